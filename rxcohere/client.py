@@ -1,0 +1,162 @@
+"""`CohereClient`: where the parameters of a chat become a stream."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Unpack
+
+import aiohttp
+from reactivex import Observable
+
+from rxcohere.errors import ConfigurationError
+from rxcohere.options import RequestOptions, Retry, Timeouts
+from rxcohere.request import ChatParameters, ChatRequest
+from rxcohere.response import ChatResponse
+from rxcohere.stream import ChatStream, RequestStream
+from rxcohere.transport import Call, EventExchange, ReplyExchange, Transport
+
+_DEFAULT_URL = "https://api.cohere.com"
+_MAX_EVENT_BYTES = 16 * 2**20
+
+
+class CohereClient:
+    """A client of Cohere's V2 chat API, for any number of streams at a time.
+
+    It works on one event loop: the one that runs at its first use, else a loop in a daemon thread
+    of its own; when that loop has ended, the next use binds it anew. Close it, or use it in
+    ``with`` or ``async with``; what is live then ends with `StreamCancelledError`.
+
+    Args:
+        api_key: None, the default, takes ``CO_API_KEY``; "" sends no key, for private deployments.
+        base_url: None, the default, takes ``CO_API_URL``, else Cohere's own. A path prefix is kept.
+        client_name: the name of your project, sent as ``X-Client-Name``.
+        timeouts: the limits of each stream.
+        retry: how often a request is sent before its first event.
+        session: an aiohttp session to use, for proxies or TLS of your own. Make the client in the
+            loop of the session; closing the client leaves it open.
+        max_connections: the most connections at a time; further streams wait. None for no limit.
+        max_event_bytes: the most that a single event may take.
+
+    Raises:
+        ConfigurationError: there is no key, or an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        client_name: str | None = None,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
+        retry: Retry = Retry(),  # noqa: B008  # frozen
+        session: aiohttp.ClientSession | None = None,
+        max_connections: int | None = None,
+        max_event_bytes: int = _MAX_EVENT_BYTES,
+    ) -> None:
+        if api_key is None:
+            api_key = os.environ.get("CO_API_KEY")
+        if api_key is None:
+            raise ConfigurationError(
+                "there is no API key: set CO_API_KEY, or give api_key "
+                '(an empty one, "", for a deployment that needs none)'
+            )
+        for name, value, kind in (
+            ("timeouts", timeouts, Timeouts),
+            ("retry", retry, Retry),
+            ("session", session, aiohttp.ClientSession | None),
+        ):
+            if not isinstance(value, kind):
+                raise ConfigurationError(f"{name} should be a {kind}, not {value!r}")
+        for name, limit in (
+            ("max_connections", max_connections),
+            ("max_event_bytes", max_event_bytes),
+        ):
+            if limit is not None and (type(limit) is not int or limit < 1):
+                raise ConfigurationError(f"{name} should be 1 or more, not {limit!r}")
+        self._transport = Transport(
+            base_url=base_url or os.environ.get("CO_API_URL") or _DEFAULT_URL,
+            api_key=api_key,
+            client_name=client_name,
+            timeouts=timeouts,
+            retry=retry,
+            session=session,
+            max_connections=max_connections,
+            max_event_bytes=max_event_bytes,
+        )
+
+    def __repr__(self) -> str:
+        return f"CohereClient(base_url={self._transport.base_url!r})"
+
+    def chat_stream(self, **parameters: Unpack[ChatParameters]) -> ChatStream:
+        """The events of a chat, as a cold observable; nothing is sent before somebody subscribes.
+
+        Args:
+            **parameters: those of Cohere's ``/v2/chat``, as plain dicts or as models of
+                `rxcohere.request`: ``model`` and ``messages``, which are required, ``tools
+                strict_tools documents citation_options response_format safety_mode max_tokens
+                stop_sequences temperature seed frequency_penalty presence_penalty k p logprobs
+                tool_choice thinking priority``, and ``request_options`` (see `RequestOptions`).
+                None is as if left out.
+
+        Raises:
+            ConfigurationError: at the call, if a parameter is unknown, missing or of the wrong
+            shape.
+                Numeric limits and what a model supports are the server's to judge.
+        """
+        call = self._call(parameters, stream=True)
+        return ChatStream(self._transport, lambda: EventExchange(self._transport, call))
+
+    def chat(self, **parameters: Unpack[ChatParameters]) -> Observable[ChatResponse]:
+        """The reply of a chat over the non-streaming call, as a cold observable of one item.
+
+        Each subscription, or ``await``, sends a request. ``timeouts.first_event`` limits the wait
+        for the reply, which comes only when it is complete.
+
+        Args:
+            **parameters: those of `chat_stream`.
+
+        Raises:
+            ConfigurationError: at the call, as with `chat_stream`.
+        """
+        call = self._call(parameters, stream=False)
+        return RequestStream(self._transport, lambda: ReplyExchange(self._transport, call))
+
+    def _call(self, parameters: ChatParameters, *, stream: bool) -> Call:
+        given: dict[str, Any] = dict(parameters)
+        options = RequestOptions.of(given.pop("request_options", None))
+        return self._transport.call(ChatRequest.of(given), options, stream=stream)
+
+    async def aclose(self) -> None:
+        """Ends what is live with `StreamCancelledError` and closes the connections."""
+        await self._transport.aclose()
+
+    def close(self) -> None:
+        """The same for synchronous code.
+
+        Raises:
+            BlockingCallError: an event loop is running in this thread; use `aclose` there.
+        """
+        self._transport.close()
+
+    async def __aenter__(self) -> CohereClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> CohereClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,332 @@
+"""What a JSON text says so far, while it still arrives in fragments.
+
+Tool-call arguments are streamed as pieces of one JSON text. `PartialJSON` reads each character once,
+as it comes, and can tell at any moment what value the text has spelled out: no fragment is parsed
+again when the next one comes.
+
+The unfinished end of a text counts as far as it is certain. A string has its beginning, without an
+escape that is not whole; a number counts where it could end (``-`` and ``1.`` could not); a half
+``tru``, a half key and a key without a value do not show.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from enum import Enum, auto
+from typing import Final
+
+from rxcohere.folds.fold import TextBuffer
+
+MAX_DEPTH: Final = 200
+"""How many arrays and objects may be open at once: each read copies those that are."""
+
+MAX_NUMBER_LENGTH: Final = 4300
+"""How many characters a number may have: Python's default limit for the digits of an integer."""
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+_ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{0,4})')
+_ESCAPED = {"\\" + escape: char for escape, char in zip('"\\/bfnrt', '"\\/\b\f\n\r\t', strict=True)}
+_LITERALS = {"t": ("rue", True), "f": ("alse", False), "n": ("ull", None)}
+
+_DIGITS = "0123456789"
+_EXPONENT = dict.fromkeys("eE", "exponent")
+_NUMBER: dict[str, dict[str, str]] = {
+    "start": {"-": "sign", "0": "zero", **dict.fromkeys(_DIGITS[1:], "whole")},
+    "sign": {"0": "zero", **dict.fromkeys(_DIGITS[1:], "whole")},
+    "zero": {".": "point", **_EXPONENT},
+    "whole": {".": "point", **_EXPONENT, **dict.fromkeys(_DIGITS, "whole")},
+    "point": dict.fromkeys(_DIGITS, "fraction"),
+    "fraction": {**_EXPONENT, **dict.fromkeys(_DIGITS, "fraction")},
+    "exponent": {**dict.fromkeys("+-", "power sign"), **dict.fromkeys(_DIGITS, "power")},
+    "power sign": dict.fromkeys(_DIGITS, "power"),
+    "power": dict.fromkeys(_DIGITS, "power"),
+}
+"""The grammar of a number: from each part, where each character leads."""
+_NUMBER_ENDS = {"zero": int, "whole": int, "fraction": float, "power": float}
+"""The parts where a number may end, and what it is then."""
+
+_NOTHING: Final = object()
+"""No value yet; None is JSON's ``null``."""
+_WRONG: Final = -1
+"""Instead of a position: the text cannot be JSON."""
+
+
+class _String:
+    """A string or key under way."""
+
+    __slots__ = ("_escape", "_high", "_text", "ended")
+
+    def __init__(self) -> None:
+        self._text = TextBuffer()
+        self._escape = ""
+        self._high = 0  # a high surrogate that waits for its low half
+        self.ended = False
+
+    def read(self) -> str:
+        return self._text.read()
+
+    def scan(self, text: str, start: int) -> int:
+        if self._escape:
+            return self._scan_escape(text, start)
+        end = _end_of(_PLAIN, text, start)
+        if end > start:
+            self._add(text[start:end])
+        if end == len(text):
+            return end
+        if text[end] == "\\":
+            self._escape = "\\"
+        elif text[end] == '"':
+            self._add("")
+            self.ended = True
+        else:
+            return _WRONG  # a control character
+        return end + 1
+
+    def _scan_escape(self, text: str, start: int) -> int:
+        known = len(self._escape)
+        candidate = self._escape + text[start : start + len("\\uXXXX") - known]
+        match = _ESCAPE.match(candidate)
+        escape = match.group() if match else ""
+        self._escape = ""
+        if escape in _ESCAPED:
+            self._add(_ESCAPED[escape])
+        elif len(escape) == len("\\uXXXX"):
+            self._add_code_unit(int(escape[2:], 16))
+        elif escape == candidate:
+            self._escape = escape
+        else:
+            return _WRONG
+        return start + len(escape) - known
+
+    def _add_code_unit(self, unit: int) -> None:
+        if self._high and 0xDC00 <= unit <= 0xDFFF:
+            unit += 0x10000 - 0xDC00 + ((self._high - 0xD800) << 10)
+            self._high = 0
+        if 0xD800 <= unit <= 0xDBFF:
+            self._add("")
+            self._high = unit
+        else:
+            self._add(chr(unit))
+
+    def _add(self, text: str) -> None:
+        """Adds text, after a high surrogate whose low half did not follow."""
+        if self._high:
+            self._text.append(chr(self._high))
+            self._high = 0
+        if text:
+            self._text.append(text)
+
+
+class _Number:
+    """A number under way. Its text is short, so it is simply joined."""
+
+    __slots__ = ("_part", "_text", "ended")
+
+    def __init__(self, first: str) -> None:
+        self._text = first
+        self._part = _NUMBER["start"][first]
+        self.ended = False
+
+    def read(self) -> object:
+        return _NUMBER_ENDS[self._part](self._text) if self._part in _NUMBER_ENDS else _NOTHING
+
+    def scan(self, text: str, start: int) -> int:
+        limit = min(sys.get_int_max_str_digits() or MAX_NUMBER_LENGTH, MAX_NUMBER_LENGTH)
+        end, stop = start, min(len(text), start + limit - len(self._text))
+        while end < stop and (part := _NUMBER[self._part].get(text[end])):
+            self._part = part
+            end += 1
+        self._text += text[start:end]
+        if end < len(text):
+            if self._part not in _NUMBER_ENDS or text[end] in _NUMBER[self._part]:
+                return _WRONG
+            self.ended = True
+        return end
+
+
+class _Literal:
+    """A ``true``, ``false`` or ``null`` under way."""
+
+    __slots__ = ("_rest", "_value", "ended")
+
+    def __init__(self, first: str) -> None:
+        self._rest, self._value = _LITERALS[first]
+        self.ended = False
+
+    def read(self) -> object:
+        return self._value if self.ended else _NOTHING
+
+    def scan(self, text: str, start: int) -> int:
+        found = text[start : start + len(self._rest)]
+        if not self._rest.startswith(found):
+            return _WRONG
+        self._rest = self._rest[len(found) :]
+        self.ended = not self._rest
+        return start + len(found)
+
+
+class _Expect(Enum):
+    """What may come next, outside strings, numbers and literals."""
+
+    VALUE = auto()
+    FIRST_ITEM = auto()
+    FIRST_KEY = auto()
+    KEY = auto()
+    COLON = auto()
+    AFTER_VALUE = auto()
+
+
+_IN_KEY = (_Expect.FIRST_KEY, _Expect.KEY)
+_MAY_CLOSE = (_Expect.FIRST_KEY, _Expect.FIRST_ITEM, _Expect.AFTER_VALUE)
+
+
+class PartialJSON:
+    """The value of a JSON text that arrives in fragments; the same however the text is cut.
+
+    `value` is what pydantic's ``from_json(text, allow_partial="trailing-strings")`` makes of the same
+    text; a complete text is one that ``json.loads`` accepts, with the same value. NaN and Infinity
+    are not JSON. A lone surrogate escape is kept, as ``json.loads`` does and pydantic does not: one
+    bad character must not freeze the view of the rest, and the finished call has it too.
+
+    Text that cannot be JSON raises nothing, for this is a view of a call under way and not its
+    verdict: `broken` becomes true and `value` stays as it was before the first wrong character. The
+    same happens beyond `MAX_DEPTH` and `MAX_NUMBER_LENGTH`.
+    """
+
+    __slots__ = ("_broken", "_expect", "_keys", "_open", "_root", "_scalar", "_snapshot")
+
+    def __init__(self) -> None:
+        self._broken = False
+        self._expect = _Expect.VALUE
+        # Open containers from the outside in; beside each, the key that its next value goes to. A
+        # container enters its parent when it closes, and never changes afterwards.
+        self._open: list[list[object] | dict[str, object]] = []
+        self._keys: list[str] = []
+        self._scalar: _String | _Number | _Literal | None = None
+        self._root: object = _NOTHING
+        self._snapshot: object = _NOTHING
+
+    @property
+    def value(self) -> object:
+        """The value so far: dict, list, str, int, float, bool or None.
+
+        None also while there is no value to tell; `started` and `complete` tell the cases apart.
+        Later fragments do not change what was returned. Finished parts are shared with later values,
+        so do not change it either. Without a fragment in between, the same object comes again.
+        After a fragment, a read costs the width of the containers that are open: a long string
+        costs nothing, an open array of n items is copied.
+        """
+        if self._snapshot is _NOTHING:
+            self._snapshot = self._take_snapshot()
+        return None if self._snapshot is _NOTHING else self._snapshot
+
+    @property
+    def started(self) -> bool:
+        """Whether the first character of a value has come."""
+        return self._expect is not _Expect.VALUE or bool(self._open) or self._scalar is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text so far is whole JSON; a bare number is, and may still go on."""
+        if self._broken or self._open:
+            return False
+        if isinstance(self._scalar, _Number):
+            return self._scalar.read() is not _NOTHING
+        return self._expect is _Expect.AFTER_VALUE
+
+    @property
+    def broken(self) -> bool:
+        """Whether the text cannot be JSON, whatever follows."""
+        return self._broken
+
+    def feed(self, fragment: str) -> None:
+        """Takes the next fragment of the text, of any length; once `broken`, ignores it."""
+        if self._broken or not fragment:
+            return
+        # The snapshot is dropped and not just marked stale: a long string grows in place, without
+        # a copy at each read, only while nothing but its buffer refers to it.
+        self._snapshot = _NOTHING
+        position = 0
+        while _WRONG < position < len(fragment):
+            if self._scalar is None:
+                position = self._take(fragment, _end_of(_SPACE, fragment, position))
+            else:
+                position = self._scalar.scan(fragment, position)
+                if self._scalar.ended:
+                    self._end_scalar(self._scalar)
+        self._broken = position == _WRONG
+
+    def _take(self, text: str, start: int) -> int:
+        """Takes one character outside scalars and white space, if there is one."""
+        if start == len(text):
+            return start
+        char, expect = text[start], self._expect
+        in_object = bool(self._open) and isinstance(self._open[-1], dict)
+        if char == '"' and expect is not _Expect.COLON and expect is not _Expect.AFTER_VALUE:
+            self._scalar = _String()
+        elif expect is _Expect.VALUE or (expect is _Expect.FIRST_ITEM and char != "]"):
+            return start + 1 if self._begin(char) else _WRONG
+        elif expect is _Expect.COLON and char == ":":
+            self._expect = _Expect.VALUE
+        elif expect is _Expect.AFTER_VALUE and char == "," and self._open:
+            self._expect = _Expect.KEY if in_object else _Expect.VALUE
+        elif expect in _MAY_CLOSE and char == ("}" if in_object else "]") and self._open:
+            self._keys.pop()
+            self._place(self._open.pop())
+        else:
+            return _WRONG
+        return start + 1
+
+    def _begin(self, char: str) -> bool:
+        """Begins a value that is no string; False if none begins with this character."""
+        if char in _NUMBER["start"]:
+            self._scalar = _Number(char)
+        elif char in _LITERALS:
+            self._scalar = _Literal(char)
+        elif char in "{[" and len(self._open) < MAX_DEPTH:
+            self._open.append({} if char == "{" else [])
+            self._keys.append("")
+            self._expect = _Expect.FIRST_KEY if char == "{" else _Expect.FIRST_ITEM
+        else:
+            return False
+        return True
+
+    def _end_scalar(self, scalar: _String | _Number | _Literal) -> None:
+        self._scalar = None
+        if isinstance(scalar, _String) and self._expect in _IN_KEY:
+            self._keys[-1] = scalar.read()
+            self._expect = _Expect.COLON
+        else:
+            self._place(scalar.read())
+
+    def _place(self, value: object) -> None:
+        self._expect = _Expect.AFTER_VALUE
+        if self._open:
+            _put(self._open[-1], self._keys[-1], value)
+        else:
+            self._root = value
+
+    def _take_snapshot(self) -> object:
+        value = self._root
+        if self._scalar is not None and self._expect not in _IN_KEY:
+            value = self._scalar.read()
+        for container, key in zip(reversed(self._open), reversed(self._keys), strict=True):
+            copied = container.copy()
+            if value is not _NOTHING:
+                _put(copied, key, value)
+            value = copied
+        return value
+
+
+def _put(container: list[object] | dict[str, object], key: str, value: object) -> None:
+    if isinstance(container, dict):
+        container[key] = value
+    else:
+        container.append(value)
+
+
+def _end_of(run: re.Pattern[str], text: str, start: int) -> int:
+    match = run.match(text, start)
+    return match.end() if match else start

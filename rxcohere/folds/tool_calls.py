@@ -1,0 +1,178 @@
+"""Folds of tool calls: each call when it is complete, and its arguments while they form.
+
+A stream numbers its calls by ``index``. They come one after another today, but nothing promises
+that, so fragments are told apart by index alone, in any interleaving. A second start with an index
+begins a new call: streams without any index exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from rxcohere.events import ChatEvent, MessageEnd, ToolCallDelta, ToolCallEnd, ToolCallStart
+from rxcohere.folds.fold import TextBuffer
+from rxcohere.folds.partial_json import PartialJSON
+from rxcohere.response import ToolCall, ToolCallFunction
+
+_CUT_OFF = frozenset({"ERROR", "TIMEOUT", "MAX_TOKENS"})
+"""Finish reasons that may leave a call half written."""
+
+
+class ToolCallBuilder:
+    """One call under way: its head as it started, and the arguments that followed."""
+
+    __slots__ = ("arguments", "head", "index")
+
+    def __init__(self, index: int, head: ToolCall | None) -> None:
+        self.index = index
+        self.head = head or ToolCall()
+        self.arguments = TextBuffer(self.head.arguments)
+
+    def build(self) -> ToolCall:
+        """The call as far as it came."""
+        function = self.head.function or ToolCallFunction()
+        if text := self.arguments.read():
+            function = function.model_copy(update={"arguments": text})
+        elif self.head.function is None:
+            return self.head
+        return self.head.model_copy(update={"function": function})
+
+
+class ToolCallFold:
+    """Each tool call when it is complete.
+
+    A call is complete at its ``tool-call-end``, when another call starts with its index, or, for a
+    stream that leaves ends out, at ``message-end`` or the end of the stream, in order of index. A
+    call still open when the reply was cut off (``MAX_TOKENS``, ``ERROR``, ``TIMEOUT``) is not
+    complete and does not come out; the response keeps what there was of it.
+    """
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: dict[int, ToolCallBuilder] = {}
+
+    def push(self, event: ChatEvent) -> tuple[ToolCall, ...]:
+        """The calls that this event completes."""
+        if type(event) is ToolCallDelta:
+            call = self._open.get(event.index)
+            if call is None:
+                call = self._open[event.index] = ToolCallBuilder(event.index, None)
+            call.arguments.append(event.arguments)
+            return ()
+        if type(event) is ToolCallStart:
+            unfinished = self._open.pop(event.index, None)
+            self._open[event.index] = ToolCallBuilder(event.index, event.tool_call)
+            return (unfinished.build(),) if unfinished else ()
+        if type(event) is ToolCallEnd:
+            call = self._open.pop(event.index, None)
+            return (call.build(),) if call else ()
+        if type(event) is MessageEnd:
+            if (event.finish_reason or "").upper() in _CUT_OFF:
+                self._open.clear()
+            return self.finish()
+        return ()
+
+    def finish(self) -> tuple[ToolCall, ...]:
+        """The calls whose end never came."""
+        calls = tuple(call.build() for _, call in sorted(self._open.items()))
+        self._open.clear()
+        return calls
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallProgress:
+    """A tool call as far as it has been streamed.
+
+    Attributes:
+        index: which of the message's calls this is.
+        id: the call's id, "" if it has none.
+        name: the tool's name.
+        delta: the fragment that just came.
+        length: how many characters of arguments have come.
+    """
+
+    index: int
+    id: str
+    name: str
+    delta: str
+    length: int
+    _arguments: _GrowingArguments = field(repr=False, compare=False)
+
+    @property
+    def arguments(self) -> str:
+        """The JSON text so far."""
+        return self._arguments.text(self.length)
+
+    @property
+    def parsed(self) -> dict[str, Any]:
+        """The arguments so far as an object: what is unfinished is there as far as it goes.
+
+        An unfinished string has its beginning; a key without a value is left out. Read it, do not
+        change it: parts that are finished are shared with later progress.
+        """
+        return self._arguments.parsed(self.length)
+
+
+class _GrowingArguments:
+    """The arguments of one call, shared by all its progress objects, which only ever grow."""
+
+    __slots__ = ("_json", "_length", "_text")
+
+    def __init__(self) -> None:
+        self._text = TextBuffer()
+        self._json = PartialJSON()
+        self._length = 0
+
+    def append(self, fragment: str) -> int:
+        self._text.append(fragment)
+        self._json.feed(fragment)
+        self._length += len(fragment)
+        return self._length
+
+    def text(self, length: int) -> str:
+        text = self._text.read()
+        return text if length == len(text) else text[:length]
+
+    def parsed(self, length: int) -> dict[str, Any]:
+        if length == self._length:
+            value = self._json.value
+        else:
+            # Progress that was kept and is read later: its prefix is parsed anew, once.
+            prefix = PartialJSON()
+            prefix.feed(self.text(length))
+            value = prefix.value
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+class ToolCallProgressFold:
+    """The progress of a tool call, after every fragment of its arguments."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[str, str, _GrowingArguments]] = {}
+
+    def push(self, event: ChatEvent) -> tuple[ToolCallProgress, ...]:
+        """The progress that this event makes."""
+        if type(event) is ToolCallDelta:
+            if event.index not in self._open:
+                self._open[event.index] = ("", "", _GrowingArguments())
+            return self._progress(event.index, event.arguments)
+        if type(event) is ToolCallStart:
+            head = event.tool_call or ToolCall()
+            self._open[event.index] = (head.id or "", head.name, _GrowingArguments())
+            return self._progress(event.index, head.arguments) if head.arguments else ()
+        if type(event) is ToolCallEnd:
+            self._open.pop(event.index, None)
+        return ()
+
+    def _progress(self, index: int, delta: str) -> tuple[ToolCallProgress]:
+        call_id, name, arguments = self._open[index]
+        length = arguments.append(delta)
+        return (ToolCallProgress(index, call_id, name, delta, length, arguments),)
+
+    def finish(self) -> tuple[ToolCallProgress, ...]:
+        """Nothing."""
+        return ()

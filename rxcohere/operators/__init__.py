@@ -1,0 +1,44 @@
+"""Operators that know the protocol. They work on any ``Observable[ChatEvent]``.
+
+Import them as ``from rxcohere import operators as rxc``; the stock ones stay ``ops``. A plural noun
+picks parts, ``verb_object`` keeps state and emits on the way, ``collect_object`` gives one value at
+completion. State is made for each subscription, and what was emitted never changes.
+"""
+
+from rxcohere.operators._lift import Operator
+from rxcohere.operators.assemble import (
+    accumulate_response,
+    accumulate_text,
+    assemble_tool_calls,
+    attach_citations,
+    collect_cited_text,
+    collect_response,
+    collect_text,
+    track_tool_calls,
+)
+from rxcohere.operators.select import (
+    citations,
+    events_of,
+    text_deltas,
+    thinking_deltas,
+    tool_plan_deltas,
+)
+from rxcohere.operators.shape import coalesce_deltas
+
+__all__ = [
+    "Operator",
+    "accumulate_response",
+    "accumulate_text",
+    "assemble_tool_calls",
+    "attach_citations",
+    "citations",
+    "coalesce_deltas",
+    "collect_cited_text",
+    "collect_response",
+    "collect_text",
+    "events_of",
+    "text_deltas",
+    "thinking_deltas",
+    "tool_plan_deltas",
+    "track_tool_calls",
+]

@@ -1,0 +1,223 @@
+"""Which event loop a client works on, and how other threads and loops reach it.
+
+All work of a client happens on one loop: the loop that runs at the first use, else a loop in a
+daemon thread that the client owns. Whoever is elsewhere, a thread without a loop or another loop,
+asks for one batch at a time and gets it handed over, so a slow consumer slows the socket there too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError as FutureCancelledError
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+from reactivex import abc
+
+from rxcohere.errors import BlockingCallError, StreamCancelledError
+
+T = TypeVar("T")
+
+
+class Batches(Protocol[T]):
+    """Values that come in batches, on the loop that owns them."""
+
+    async def next_batch(self) -> list[T]:
+        """The next values; an empty list when there are no more."""
+        ...
+
+    def close(self) -> None:
+        """Gives up at once what they come from. May be called twice."""
+        ...
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def refuse_to_block(what: str, instead: str) -> None:
+    """Refuses a blocking call where it would stop an event loop.
+
+    Raises:
+        BlockingCallError: a loop is running in this thread.
+    """
+    if running_loop() is not None:
+        raise BlockingCallError(
+            f"{what} would block the event loop that runs in this thread; use {instead}"
+        )
+
+
+class BackgroundLoop:
+    """An event loop in a daemon thread of its own, from construction to `stop`."""
+
+    def __init__(self) -> None:
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(
+            target=_run_loop, args=(started,), name="rxcohere-loop", daemon=True
+        )
+        self._thread.start()
+        self.loop, self._stopped = started.result()
+
+    def stop(self) -> None:
+        """Cancels what runs on the loop, closes it, waits for its thread. May be called twice."""
+        with suppress(RuntimeError):  # closed already
+            self.loop.call_soon_threadsafe(self._stopped.set)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+def _run_loop(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+    async def until_stopped() -> None:
+        stopped = asyncio.Event()
+        started.set_result((asyncio.get_running_loop(), stopped))
+        await stopped.wait()
+
+    asyncio.run(until_stopped())
+
+
+class LoopBinding:
+    """The loop of one client; it is chosen at the first use, and anew when it has ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_background: weakref.finalize[[], LoopBinding] | None = None
+
+    @property
+    def current(self) -> asyncio.AbstractEventLoop | None:
+        """The bound loop, None before the first use and after the loop has ended."""
+        loop = self._loop
+        # A loop that stands still may never run again; waiting for it could take for ever.
+        return loop if loop is not None and loop.is_running() else None
+
+    def acquire(self) -> asyncio.AbstractEventLoop:
+        """The loop to work on, which is bound now if it was not before."""
+        with self._lock:
+            loop = self.current
+            if loop is None:
+                loop = self._loop = running_loop() or self._start_background()
+            return loop
+
+    def _start_background(self) -> asyncio.AbstractEventLoop:
+        background = BackgroundLoop()
+        # Also stops the thread when the client is forgotten, and when the interpreter ends.
+        self._stop_background = weakref.finalize(self, background.stop)
+        return background.loop
+
+    def release(self) -> None:
+        """Unbinds; a background loop is stopped."""
+        with self._lock:
+            self._loop = None
+            stop, self._stop_background = self._stop_background, None
+        if stop is not None:
+            stop()
+
+
+class TaskSubscription(abc.DisposableBase):
+    """A subscription whose work is one task; `dispose` may be called from any thread.
+
+    Attributes:
+        disposed: nothing may be delivered any more.
+        ended: the terminal event is on its way, so there is nothing left to cancel.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        self.disposed = False
+        self.ended = False
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]], keep: set[Any]) -> None:
+        """Starts the work on the loop, in the caller's context, no sooner than its next turn.
+
+        Args:
+            work: makes the coroutine, once the loop gets to it.
+            keep: holds the task while it runs, or the collector might take it.
+        """
+        context = contextvars.copy_context()
+
+        def begin() -> None:
+            if self.disposed:
+                return
+            # Not `create_task`: an eager task factory would send the request before `subscribe`
+            # returns, and `switch_map` over three prompts would send three.
+            self._task = asyncio.Task(work(), loop=self._loop, context=context)
+            keep.add(self._task)
+            self._task.add_done_callback(keep.discard)
+
+        if running_loop() is self._loop:
+            begin()
+        else:
+            self._loop.call_soon_threadsafe(begin)
+
+    def dispose(self) -> None:
+        """Cancels the work: what it holds is given up at once, nothing is delivered any more."""
+        if self.disposed:
+            return
+        self.disposed = True
+        if running_loop() is self._loop:
+            self._cancel()
+        else:
+            with suppress(RuntimeError):  # the loop is closed, and the work gone with it
+                self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        task = self._task
+        # A task that disposes of itself, inside on_next, must not cancel its own clean-up: it
+        # looks at `disposed` when on_next returns.
+        if task is None or self.ended or asyncio.current_task(self._loop) is task:
+            return
+        task.cancel()
+
+
+class RemoteBatches(Generic[T]):
+    """The batches of another loop, one at a time, for this loop or for a thread without one."""
+
+    def __init__(self, source: Batches[T], loop: asyncio.AbstractEventLoop) -> None:
+        self._source = source
+        self._loop = loop
+
+    async def next_batch(self) -> list[T]:
+        """The next values, for a consumer on another loop."""
+        try:
+            return await asyncio.wrap_future(self._request())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise self._loop_closed() from None
+
+    def next_batch_blocking(self) -> list[T]:
+        """The next values, for a consumer in a thread without a loop."""
+        future = self._request()
+        try:
+            return future.result()
+        except FutureCancelledError:
+            raise self._loop_closed() from None
+        finally:
+            future.cancel()  # after a KeyboardInterrupt nobody waits any more
+
+    def close(self) -> None:
+        """Has the other loop give them up."""
+        with suppress(RuntimeError):  # the loop is closed, and they are gone with it
+            self._loop.call_soon_threadsafe(self._source.close)
+
+    def _request(self) -> Future[list[T]]:
+        step = self._source.next_batch()
+        try:
+            return asyncio.run_coroutine_threadsafe(step, self._loop)
+        except RuntimeError:
+            step.close()
+            raise self._loop_closed() from None
+
+    def _loop_closed(self) -> StreamCancelledError:
+        return StreamCancelledError("the event loop of the client was closed under a live stream")

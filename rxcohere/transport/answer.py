@@ -1,0 +1,111 @@
+"""What a response is before its body is read as events: accepted, or one typed error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TypeVar
+
+import aiohttp
+
+from rxcohere.errors import (
+    ApiError,
+    ConnectionFailedError,
+    RxCohereError,
+    StreamTimeoutError,
+    StreamTruncatedError,
+    UnexpectedContentError,
+    api_error,
+)
+from rxcohere.transport.retrying import retry_after
+
+RxCohereErrorT = TypeVar("RxCohereErrorT", bound=RxCohereError)
+
+_ERROR_BODY_LIMIT = 65_536  # bytes of an error's body that are worth reading
+_ERROR_BODY_PATIENCE = 5.0  # seconds; the status alone already tells what went wrong
+
+
+async def check_answer(response: aiohttp.ClientResponse, expected: str, secret: str) -> None:
+    """Accepts a 2xx response of the expected media type.
+
+    Args:
+        response: its body must not have been read.
+        expected: the media type.
+        secret: is blotted out wherever the server repeats it.
+
+    Raises:
+        ApiError: the status is not 2xx. Redirects are not followed, so a 3xx is one too.
+        UnexpectedContentError: the media type is another.
+    """
+    if not 200 <= response.status < 300:
+        raise await _api_error(response, secret)
+    came = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if came != expected:
+        body = _redact(await _beginning(response, 300), secret).decode("utf-8", "replace")
+        raise UnexpectedContentError(
+            f"expected {expected}, but the server answered {response.status} with "
+            f"{came or 'no content type'}; is the base URL right? The body begins {body!r}",
+            came,
+            body,
+        )
+
+
+async def _api_error(response: aiohttp.ClientResponse, secret: str) -> ApiError:
+    raw = _redact(await _beginning(response, _ERROR_BODY_LIMIT), secret)
+    body: object
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        body = raw.decode("utf-8", "replace") or None
+    headers = {
+        name.lower(): value.replace(secret, "***") if secret else value
+        for name, value in response.headers.items()
+    }
+    return api_error(response.status, body, headers, retry_after(headers))
+
+
+async def _beginning(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The first bytes of the body, as far as they come within a few seconds."""
+    body = bytearray()
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(_ERROR_BODY_PATIENCE):
+            while len(body) < limit and (chunk := await response.content.readany()):
+                body += chunk
+    return bytes(body[:limit])
+
+
+def _redact(text: bytes, secret: str) -> bytes:
+    return text.replace(secret.encode(), b"***") if secret else text
+
+
+def request_failure(error: Exception, connect: float | None) -> RxCohereError:
+    """The verdict on a request that got no response."""
+    failure: RxCohereError
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        failure = StreamTimeoutError(f"no connection within {connect:g} s", "connect")
+    else:
+        detail = str(error) or type(error).__name__
+        failure = ConnectionFailedError(f"the request got no answer: {detail}")
+    return chained(failure, error)
+
+
+def body_failure(
+    error: Exception, response: aiohttp.ClientResponse
+) -> ConnectionFailedError | StreamTruncatedError:
+    """The verdict on a body that broke off: a reset, or an end that came too early."""
+    # aiohttp reports both as an incomplete payload; what the connection met tells them apart.
+    connection = response.connection
+    protocol = connection.protocol if connection is not None else None
+    origin = protocol.exception() if protocol is not None else None
+    if isinstance(error, OSError) or isinstance(origin, OSError):
+        reset = ConnectionFailedError(f"the connection was lost: {origin or error}")
+        return chained(reset, error)
+    ended = StreamTruncatedError("the body broke off before message-end")
+    return chained(ended, error)
+
+
+def chained(failure: RxCohereErrorT, cause: BaseException) -> RxCohereErrorT:
+    """The failure with its cause, whose frames are dropped: they hold the request's headers."""
+    failure.__cause__ = cause.with_traceback(None)
+    return failure

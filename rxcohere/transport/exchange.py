@@ -1,0 +1,226 @@
+"""One request and its answer: sent, retried before the first event, timed, with one verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import aiohttp
+from pydantic import ValidationError
+
+from rxcohere.errors import (
+    ConnectionFailedError,
+    EventDecodeError,
+    StreamCancelledError,
+    StreamError,
+    StreamTimeoutError,
+    StreamTruncatedError,
+    TimeoutPhase,
+)
+from rxcohere.events import ChatEvent
+from rxcohere.response import ChatResponse
+from rxcohere.transport.answer import body_failure, check_answer
+from rxcohere.transport.reader import EventReader
+from rxcohere.transport.retrying import retrying
+from rxcohere.transport.session import Call, Transport
+from rxcohere.transport.watchdog import Watchdog
+
+T = TypeVar("T")
+
+
+class Exchange(ABC, Generic[T]):
+    """A request and what comes back, in batches, on the client's loop.
+
+    `next_batch` opens the exchange at its first call. Afterwards it gives the next values, then an
+    empty list, or raises the one verdict.
+    """
+
+    def __init__(self, transport: Transport, call: Call) -> None:
+        self._transport = transport
+        self._call = call
+        self._response: aiohttp.ClientResponse | None = None
+        self._verdict: StreamError | None = None  # ours, once we broke the exchange off
+        self._opening: asyncio.Timeout | None = None
+        self._total_at: float | None = None
+        self.on_close: Callable[[], None] | None = None
+        """Called once, when the exchange is over."""
+
+    @abstractmethod
+    async def next_batch(self) -> list[T]:
+        """The next values; an empty list when there are no more."""
+
+    @abstractmethod
+    async def _first(self, response: aiohttp.ClientResponse) -> list[T]:
+        """The first values of an accepted response."""
+
+    def cancel(self, reason: str) -> None:
+        """Breaks the exchange off; its consumer gets `StreamCancelledError`."""
+        self._break_off(StreamCancelledError(reason))
+
+    def close(self) -> None:
+        """Gives up the connection at once, if the exchange still has one."""
+        if self._response is not None and not self._response.closed:
+            self._response.close()
+        self._transport.leave(self)
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+
+    def _expire(self, phase: TimeoutPhase) -> None:
+        self._break_off(self._timeout(phase))
+
+    def _timeout(self, phase: TimeoutPhase) -> StreamTimeoutError:
+        limit = getattr(self._call.timeouts, phase)
+        problem = {
+            "first_event": f"no event within {limit:g} s of the request",
+            "idle": f"no event within {limit:g} s of the one before",
+            "total": f"not at its end within {limit:g} s",
+        }[phase]
+        return StreamTimeoutError(f"{problem}; timeouts.{phase} sets the limit", phase)
+
+    def _break_off(self, verdict: StreamError) -> None:
+        if self._verdict is not None:
+            return
+        self._verdict = verdict
+        if self._opening is not None:
+            self._opening.reschedule(asyncio.get_running_loop().time())
+        elif self._response is not None:
+            self._response.close()  # which wakes the reader
+
+    def _own(self, error: StreamError) -> StreamError:
+        """The verdict on a broken body: our own, if it was we who broke it."""
+        if self._verdict is None or not isinstance(
+            error, (ConnectionFailedError, StreamTruncatedError)
+        ):
+            return error
+        self._verdict.partial = error.partial
+        return self._verdict
+
+    async def _open(self) -> list[T]:
+        """The first values, after as many requests as it takes."""
+        if self._verdict is not None:
+            raise self._verdict
+        total = self._call.timeouts.total
+        if total is not None:
+            self._total_at = asyncio.get_running_loop().time() + total
+        opening = self._opening = asyncio.timeout_at(self._total_at)
+        try:
+            async with opening:
+                await self._transport.enter(self)
+                return await retrying(self._call.retry)(self._attempt)
+        except TimeoutError:
+            if not opening.expired():
+                raise
+        finally:
+            self._opening = None
+        raise self._verdict or self._timeout("total")
+
+    async def _attempt(self) -> list[T]:
+        limit = asyncio.timeout(self._call.timeouts.first_event)
+        try:
+            async with limit:
+                self._response = await self._transport.send(self._call)
+                await check_answer(self._response, self._call.accept, self._transport.secret)
+                return await self._first(self._response)
+        except TimeoutError:
+            self._abandon()
+            if not limit.expired():
+                raise
+        except BaseException:
+            self._abandon()
+            raise
+        raise self._timeout("first_event")
+
+    def _abandon(self) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+
+class EventExchange(Exchange[ChatEvent]):
+    """The events of one stream, each batch as it came over the socket."""
+
+    def __init__(self, transport: Transport, call: Call) -> None:
+        super().__init__(transport, call)
+        self._reader: EventReader | None = None
+        self._watchdog: Watchdog | None = None
+
+    async def next_batch(self) -> list[ChatEvent]:
+        """The next events; an empty list after ``message-end``.
+
+        Raises:
+            ApiError: the server refused the request.
+            StreamError: the stream did not reach its end.
+        """
+        try:
+            return await (self._open() if self._reader is None else self._read(self._reader))
+        finally:
+            if self._reader is not None and self._reader.ended:
+                self._reader.settle()
+
+    async def _read(self, reader: EventReader) -> list[ChatEvent]:
+        watchdog = self._watchdog
+        if watchdog is None:
+            limits = self._call.timeouts
+            watchdog = self._watchdog = Watchdog(limits.idle, self._total_at, self._expire)
+        watchdog.wait()
+        try:
+            events = await reader.read()
+        except StreamError as error:
+            verdict = self._own(error)
+        else:
+            watchdog.reset()
+            return events
+        watchdog.stop()
+        raise verdict
+
+    async def _first(self, response: aiohttp.ClientResponse) -> list[ChatEvent]:
+        self._reader = EventReader(response, self._transport.max_event_bytes)
+        return await self._reader.read()
+
+    def close(self) -> None:
+        """Gives up the connection at once, if the exchange still has one."""
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        super().close()
+
+
+class ReplyExchange(Exchange[ChatResponse]):
+    """The reply of one non-streaming request."""
+
+    _is_done = False
+
+    async def next_batch(self) -> list[ChatResponse]:
+        """The reply, then an empty list.
+
+        Raises:
+            ApiError: the server refused the request.
+            StreamError: the reply did not arrive whole, or is none.
+        """
+        if self._is_done:
+            return []
+        self._is_done = True
+        return await self._open()
+
+    async def _first(self, response: aiohttp.ClientResponse) -> list[ChatResponse]:
+        try:
+            body = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            failure = body_failure(error, response)
+        else:
+            return [_parse_reply(body)]
+        raise failure
+
+
+def _parse_reply(body: bytes) -> ChatResponse:
+    try:
+        return ChatResponse.model_validate_json(body)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(step) for step in problem["loc"])
+        raise EventDecodeError(
+            f"the reply could not be read: {problem['msg']}" + (f" (at {where})" if where else ""),
+            body,
+        ) from error

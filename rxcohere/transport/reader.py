@@ -1,0 +1,170 @@
+"""The events of one response body, and how the body ended."""
+
+from __future__ import annotations
+
+import aiohttp
+from pydantic import ValidationError
+
+from rxcohere.errors import EventDecodeError, GenerationError, StreamError, StreamTruncatedError
+from rxcohere.events import ChatEvent, MessageEnd, parse_event, validate_event_json
+from rxcohere.folds import ResponseFold
+from rxcohere.sse import SSEDecoder
+from rxcohere.transport.answer import body_failure
+
+_DONE = b"[DONE]"
+_FAILED = frozenset({"ERROR", "TIMEOUT"})
+
+_BATCH = 32
+"""Events that are made at a time. An event is a dozen objects that the garbage collector counts,
+and it looks at everything there is whenever a few thousand have come to stay; parsing a whole chunk
+of 500 at once takes four times as long as parsing it in pieces that are let go."""
+
+
+class EventReader:
+    """Reads events until the message has ended or the body has.
+
+    Every event that arrived whole comes out before an error does.
+
+    Args:
+        response: accepted, its body not read yet.
+        max_event_bytes: the most that one event may take.
+    """
+
+    __slots__ = (
+        "_content",
+        "_decoder",
+        "_end",
+        "_fold",
+        "_frames",
+        "_max_event_bytes",
+        "_position",
+        "_response",
+        "ended",
+    )
+
+    def __init__(self, response: aiohttp.ClientResponse, max_event_bytes: int) -> None:
+        self._response = response
+        self._content = response.content
+        self._max_event_bytes = max_event_bytes
+        self._decoder = SSEDecoder()
+        self._frames: list[bytes] = []
+        self._position = 0
+        self._fold = ResponseFold()
+        self._end: StreamError | None = None
+        self.ended = False
+        """``message-end`` came."""
+
+    async def read(self) -> list[ChatEvent]:
+        """The next events, at least one; an empty list after ``message-end``.
+
+        Raises:
+            StreamError: the one verdict, when everything before it has been read.
+        """
+        while not self.ended:
+            if self._position < len(self._frames):
+                if events := self._take():
+                    return events
+            elif self._end is not None:
+                break
+            else:
+                await self._fill()
+        if self._end is not None:
+            end, self._end = self._end, None
+            self.ended = True
+            end.partial = self._fold.response()
+            raise end
+        return []
+
+    async def _fill(self) -> None:
+        """Waits for a chunk and cuts it into frames, or finds out how the body ended."""
+        try:
+            chunk = await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            self._cut(self._received())
+            if self._end is None:
+                self._end = body_failure(error, self._response)
+            return
+        if chunk:
+            self._cut(chunk)
+            return
+        inside = ", inside an event" if self._decoder.pending else ""
+        self._end = StreamTruncatedError(f"the body ended before message-end{inside}")
+
+    def settle(self) -> None:
+        """Gives the connection back if the body is all there, else closes it."""
+        # aiohttp has put the connection back into its pool when the end of the body arrived.
+        if not self._content.is_eof():
+            self._response.close()
+
+    def _received(self) -> bytes:
+        """What arrived before the connection failed and was not read.
+
+        aiohttp raises the failure first and would drop it. This is the one private call we make.
+        """
+        take = getattr(self._content, "_read_nowait", None)
+        return take(-1) if take is not None else b""
+
+    def _cut(self, chunk: bytes) -> None:
+        """Cuts a chunk into frames, up to one that is too large."""
+        decoder = self._decoder
+        limit = self._max_event_bytes
+        # No event of this chunk can be larger than what is held of it and the chunk together.
+        may_be_large = decoder.pending + len(chunk) > limit
+        self._frames = decoder.feed_data(chunk)
+        self._position = 0
+        if may_be_large:
+            for number, data in enumerate(self._frames):
+                if len(data) > limit:
+                    del self._frames[number:]
+                    self._refuse_large(data)
+                    return
+            if decoder.pending > limit:
+                self._refuse_large(chunk)
+
+    def _refuse_large(self, data: bytes) -> None:
+        self._end = EventDecodeError(
+            f"an event is larger than {self._max_event_bytes} bytes; "
+            "max_event_bytes of the client sets the limit",
+            data[:1000],
+        )
+
+    def _take(self) -> list[ChatEvent]:
+        """The events of the next frames, up to the last one of the message."""
+        position = self._position
+        self._position = position + _BATCH
+        frames = self._frames[position : position + _BATCH]
+        try:
+            events = list(map(validate_event_json, frames))
+        except ValidationError:
+            events = self._events_until_error(frames)
+        fold = self._fold
+        for event in events:
+            fold.add(event)
+        return self._close_message(events) if fold.ended else events
+
+    def _events_until_error(self, frames: list[bytes]) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        for data in frames:
+            if not data.strip():
+                continue  # a keep-alive of some gateways; Cohere sends none
+            try:
+                if data == _DONE:
+                    raise StreamTruncatedError("[DONE] came before message-end")
+                events.append(parse_event(data))
+            except StreamError as error:
+                self._end = error
+                self._frames = []
+                break
+        return events
+
+    def _close_message(self, events: list[ChatEvent]) -> list[ChatEvent]:
+        """Ends at ``message-end``, which gets the whole response; what follows it is not ours."""
+        position, end = next(
+            (i, event) for i, event in enumerate(events) if type(event) is MessageEnd
+        )
+        self.ended = True
+        self._end = None
+        reason = end.finish_reason or ""
+        if reason.upper() in _FAILED:
+            self._end = GenerationError(reason, end.error, end.error_type)
+        return [*events[:position], end.with_response(self._fold.response())]

@@ -1,0 +1,87 @@
+"""The clock of one stream: how long nothing came, and how long all of it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rxcohere.errors import TimeoutPhase
+
+
+class Watchdog:
+    """Calls back once, when a limit is reached. One timer serves a whole stream.
+
+    Only time spent waiting counts as idle: `wait` starts the clock, `rest` stops it, and `reset`
+    turns it back when events came. The timer is not moved for each event; it looks, when it is due,
+    whether there is time left, and sleeps on if so.
+
+    Args:
+        idle: seconds of waiting without an event; None for no limit.
+        total_at: the loop time at which everything must be over; None for no limit.
+        on_expiry: gets the phase that took too long.
+    """
+
+    __slots__ = ("_idle", "_loop", "_on_expiry", "_timer", "_total_at", "_waited", "_waiting_since")
+
+    def __init__(
+        self,
+        idle: float | None,
+        total_at: float | None,
+        on_expiry: Callable[[TimeoutPhase], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = idle
+        self._total_at = total_at
+        self._on_expiry = on_expiry
+        self._waited = 0.0
+        self._waiting_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._sleep(self._loop.time())
+
+    def wait(self) -> None:
+        """Starts to count: the consumer asks for more."""
+        self._waiting_since = self._loop.time()
+
+    def rest(self) -> None:
+        """Stops counting: the consumer is busy. Without a `reset` the time so far is kept."""
+        if self._waiting_since is not None:
+            self._waited += self._loop.time() - self._waiting_since
+            self._waiting_since = None
+
+    def reset(self) -> None:
+        """Turns the idle clock back and stops it: events came."""
+        self._waited = 0.0
+        self._waiting_since = None
+
+    def stop(self) -> None:
+        """Ends it; there will be no call."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sleep(self, now: float) -> None:
+        due: list[float] = []
+        if self._total_at is not None:
+            due.append(self._total_at)
+        if self._idle is not None:
+            due.append(now + self._idle - self._elapsed(now))
+        if due:
+            self._timer = self._loop.call_at(min(due), self._look)
+
+    def _elapsed(self, now: float) -> float:
+        since = self._waiting_since
+        return self._waited + (0.0 if since is None else now - since)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        if self._total_at is not None and now >= self._total_at:
+            self._on_expiry("total")
+        elif (
+            self._idle is not None
+            and self._waiting_since is not None
+            and self._elapsed(now) >= self._idle
+        ):
+            self._on_expiry("idle")
+        else:
+            self._sleep(now)
