@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from rxcohere.deltas import ContentFragment
 from rxcohere.events import (
     ChatEvent,
     CitationGeneration,
     CitationStart,
     ContentDelta,
-    ContentFragment,
     ContentStart,
 )
 from rxcohere.folds.fold import TextBuffer

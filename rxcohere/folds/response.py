@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from rxcohere.deltas import ContentFragment
 from rxcohere.events import (
     ChatEvent,
     CitationGeneration,
     CitationStart,
     ContentDelta,
-    ContentFragment,
     ContentStart,
     MessageEnd,
     MessageStart,
