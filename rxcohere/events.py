@@ -9,6 +9,7 @@ Only ``type`` is required, unknown keys are kept, and a type this version does n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
@@ -264,7 +265,8 @@ def parse_event(data: bytes | str | Mapping[str, Any]) -> ChatEvent:
     """The event that the data of one frame holds.
 
     Args:
-        data: the JSON text, or the object it was parsed to.
+        data: the JSON text, or the object it was parsed to. Bytes that are not UTF-8 become U+FFFD,
+            as the standard of server-sent events has it.
 
     Raises:
         EventDecodeError: it is not JSON, has no ``type``, or not the shape its type has.
@@ -274,6 +276,9 @@ def parse_event(data: bytes | str | Mapping[str, Any]) -> ChatEvent:
             return _adapter.validate_python(data)
         return _adapter.validate_json(data)
     except ValidationError as error:
+        if isinstance(data, bytes) and "\ufffd" in (text := data.decode("utf-8", "replace")):
+            with suppress(ValidationError):
+                return _adapter.validate_json(text)
         raise _decode_error(data, error) from error
 
 
