@@ -1,0 +1,7 @@
+"""``python -m rxcohere``."""
+
+import sys
+
+from rxcohere.cli import main
+
+sys.exit(main())
