@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 after an error, 2 for wrong usage, 130 after an interrupt."""
     options = _parser().parse_args(arguments)
     try:
-        return asyncio.run(options.run(options))
+        status: int = asyncio.run(options.run(options))
+        return status
     except RxCohereError as error:
         print(f"rxcohere: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
+from aiohttp.streams import DataQueue
 
 from rxcohere.errors import (
     ApiError,
@@ -91,18 +92,30 @@ def request_failure(error: Exception, connect: float | None) -> RxCohereError:
 
 
 def body_failure(
-    error: Exception, response: aiohttp.ClientResponse
+    problem: str, error: Exception | None, connection: asyncio.BaseProtocol | None
 ) -> ConnectionFailedError | StreamTruncatedError:
-    """The verdict on a body that broke off: a reset, or an end that came too early."""
-    # aiohttp reports both as an incomplete payload; what the connection met tells them apart.
-    connection = response.connection
-    protocol = connection.protocol if connection is not None else None
-    origin = protocol.exception() if protocol is not None else None
-    if isinstance(error, OSError) or isinstance(origin, OSError):
-        reset = ConnectionFailedError(f"the connection was lost: {origin or error}")
-        return chained(reset, error)
-    ended = StreamTruncatedError("the body broke off before message-end")
-    return chained(ended, error)
+    """The verdict on a body that broke off: a reset, or an end that came too early.
+
+    Args:
+        problem: what happened, for an end that came too early.
+        error: what the reader raised, if it did.
+        connection: aiohttp's protocol of the connection, as `connection_of` gave it.
+    """
+    # aiohttp reports both as an incomplete payload, or for a body without a length not at all; what
+    # the connection met tells them apart.
+    met = connection.exception() if isinstance(connection, DataQueue) else None
+    cause = error or met
+    failure: ConnectionFailedError | StreamTruncatedError
+    if isinstance(error, OSError) or isinstance(met, OSError):
+        failure = ConnectionFailedError(f"the connection was lost: {met or error}")
+    else:
+        failure = StreamTruncatedError(problem)
+    return failure if cause is None else chained(failure, cause)
+
+
+def connection_of(response: aiohttp.ClientResponse) -> asyncio.BaseProtocol | None:
+    """What aiohttp keeps of the connection; the response lets go of it when the body ends."""
+    return None if response.connection is None else response.connection.protocol
 
 
 def chained(failure: RxCohereErrorT, cause: BaseException) -> RxCohereErrorT:

@@ -21,7 +21,7 @@ from rxcohere.errors import (
 )
 from rxcohere.events import ChatEvent
 from rxcohere.response import ChatResponse
-from rxcohere.transport.answer import body_failure, check_answer
+from rxcohere.transport.answer import body_failure, check_answer, connection_of
 from rxcohere.transport.reader import EventReader
 from rxcohere.transport.retrying import retrying
 from rxcohere.transport.session import Call, Transport
@@ -205,10 +205,11 @@ class ReplyExchange(Exchange[ChatResponse]):
         return await self._open()
 
     async def _first(self, response: aiohttp.ClientResponse) -> list[ChatResponse]:
+        connection = connection_of(response)
         try:
             body = await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            failure = body_failure(error, response)
+            failure = body_failure("the reply broke off", error, connection)
         else:
             return [_parse_reply(body)]
         raise failure

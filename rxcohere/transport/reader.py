@@ -9,7 +9,7 @@ from rxcohere.errors import EventDecodeError, GenerationError, StreamError, Stre
 from rxcohere.events import ChatEvent, MessageEnd, parse_event, validate_event_json
 from rxcohere.folds import ResponseFold
 from rxcohere.sse import SSEDecoder
-from rxcohere.transport.answer import body_failure
+from rxcohere.transport.answer import body_failure, connection_of
 
 _DONE = b"[DONE]"
 _FAILED = frozenset({"ERROR", "TIMEOUT"})
@@ -31,6 +31,7 @@ class EventReader:
     """
 
     __slots__ = (
+        "_connection",
         "_content",
         "_decoder",
         "_end",
@@ -45,6 +46,7 @@ class EventReader:
     def __init__(self, response: aiohttp.ClientResponse, max_event_bytes: int) -> None:
         self._response = response
         self._content = response.content
+        self._connection = connection_of(response)
         self._max_event_bytes = max_event_bytes
         self._decoder = SSEDecoder()
         self._frames: list[bytes] = []
@@ -82,13 +84,15 @@ class EventReader:
         except (aiohttp.ClientError, OSError) as error:
             self._cut(self._received())
             if self._end is None:
-                self._end = body_failure(error, self._response)
+                problem = "the body broke off before message-end"
+                self._end = body_failure(problem, error, self._connection)
             return
         if chunk:
             self._cut(chunk)
             return
         inside = ", inside an event" if self._decoder.pending else ""
-        self._end = StreamTruncatedError(f"the body ended before message-end{inside}")
+        problem = f"the body ended before message-end{inside}"
+        self._end = body_failure(problem, None, self._connection)
 
     def settle(self) -> None:
         """Gives the connection back if the body is all there, else closes it."""
