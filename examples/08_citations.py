@@ -4,8 +4,7 @@ import asyncio
 
 from offline import replay_without_key
 
-from rxcohere import CohereClient
-from rxcohere import operators as rxc
+from rxcohere import CitedText, CohereClient
 
 DOCUMENTS = [
     {"id": "tall", "data": {"title": "Tall penguins", "text": "Emperor penguins are the tallest."}},
@@ -13,23 +12,19 @@ DOCUMENTS = [
 ]
 
 
+def show(cited: CitedText) -> None:
+    new = f" [{cited.citation.text}]" if cited.citation else cited.delta
+    print(new, end="", flush=True)
+
+
 async def main() -> None:
     async with CohereClient() as co:
-        answer = (
-            await co.chat_stream(
-                model="command-a-03-2025",
-                messages=[{"role": "user", "content": "Where do the tallest penguins live?"}],
-                documents=DOCUMENTS,
-            )
-            .pipe(rxc.attach_citations())
-            .do_action(
-                lambda cited: print(
-                    f" [{cited.citation.text}]" if cited.citation else cited.delta,
-                    end="",
-                    flush=True,
-                )
-            )
+        stream = co.chat_stream(
+            model="command-a-03-2025",
+            messages=[{"role": "user", "content": "Where do the tallest penguins live?"}],
+            documents=DOCUMENTS,
         )
+        answer = await stream.cited_text().do_action(show)
 
     print("\n")
     for segment in answer.segments():

@@ -48,8 +48,8 @@ class CohereClient:
         *,
         base_url: str | None = None,
         client_name: str | None = None,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
-        retry: Retry = Retry(),  # noqa: B008  # frozen
+        timeouts: Timeouts = Timeouts(),
+        retry: Retry = Retry(),
         session: aiohttp.ClientSession | None = None,
         max_connections: int | None = None,
         max_event_bytes: int = _MAX_EVENT_BYTES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import suppress
 from typing import TypeVar
 
@@ -60,7 +61,9 @@ async def _api_error(response: aiohttp.ClientResponse, secret: str) -> ApiError:
     except (ValueError, RecursionError):
         body = raw.decode("utf-8", "replace") or None
     headers = {
-        name.lower(): value.replace(secret, "***") if secret else value
+        name.lower(): _redact(value.encode("utf-8", "surrogateescape"), secret).decode(
+            "utf-8", "surrogateescape"
+        )
         for name, value in response.headers.items()
     }
     return api_error(response.status, body, headers, retry_after(headers))
@@ -77,7 +80,11 @@ async def _beginning(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def _redact(text: bytes, secret: str) -> bytes:
-    return text.replace(secret.encode(), b"***") if secret else text
+    """The text without the secret wherever it stands as a word of its own."""
+    if not secret:
+        return text
+    word = re.escape(secret.encode())
+    return re.sub(rb"(?<!\w)%b(?!\w)" % word, b"***", text)
 
 
 def request_failure(error: Exception, connect: float | None) -> RxCohereError:

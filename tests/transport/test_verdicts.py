@@ -98,7 +98,7 @@ async def served(
 async def play(
     *faults: Fault, transcript: Any = TEXT, timeouts: Timeouts = Timeouts(), **options: Any
 ) -> Outcome:
-    """Subscribes to one stream; the server has to see its connection go before the client closes."""
+    """Subscribes to one stream; its connection has to go before the client closes."""
     outcome = Outcome()
     async with served(*faults, transcript=transcript, timeouts=timeouts, **options) as (server, co):
         co.chat_stream(**ASK).subscribe(
@@ -419,7 +419,7 @@ async def test_an_event_of_a_megabyte_is_fine() -> None:
 
 @pytest.mark.parametrize("after", ["done", "message-end"])
 async def test_a_lingering_socket_does_not_delay_the_verdict(after: Any) -> None:
-    """message-end completes the stream at once; the connection, whose rest is missing, is closed."""
+    """message-end completes the stream at once; a connection without its rest is closed."""
     outcome = await play(Linger(after=after))
     assert outcome.verdict is None
     assert isinstance(outcome.events[-1], MessageEnd)

@@ -1,0 +1,55 @@
+"""Each example runs as it stands, offline, and prints what it is meant to show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+SHOWS = {
+    "01_async_for": ["Reactive programming treats data as streams"],
+    "02_plain_for": ["Reactive programming treats data as streams", "296 characters"],
+    "03_subscribe": ["REACTIVE PROGRAMMING", "…"],
+    "04_every_event": ["message-start", "thinking '", "tool call 0: get_weather", "citation of"],
+    "05_text_and_response": ['"finish_reason": "COMPLETE"', "COMPLETE 296 characters"],
+    "06_tool_use": ["get_weather({'city': 'Lisbon'", "[21°C]"],
+    "07_tool_arguments_live": ["0 search_ferries: {'route': {'from': 'Pir", "current_date({})"],
+    "08_citations": ["[emperor penguins]", "['doc:1']", "colony-survey: {"],
+    "09_chat_ui": ["|", "turns so far: 2"],
+    "10_errors": ["refused with 422", "StreamTruncatedError, so far: Reactive", "whole: Reactive"],
+    "11_thinking": ["thinking: The user asks", "answer: There are", "characters of thinking"],
+    "12_logprobs": ["' bird'", "%", "###"],
+    "13_cancel": ["take: ['Reactive'", "dispose: stopped", "async for: out of time"],
+    "14_two_prompts": ["sky: Reactive programming", "sea: A long story"],
+}
+
+
+def environment() -> dict[str, str]:
+    """That of somebody without a key."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CO_API")}
+
+
+def test_every_example_is_run() -> None:
+    """A new example needs a line above."""
+    assert {path.stem for path in EXAMPLES.glob("[0-9]*.py")} == set(SHOWS)
+
+
+@pytest.mark.parametrize(("name", "shows"), SHOWS.items())
+def test_an_example_runs_and_shows_its_point(name: str, shows: list[str]) -> None:
+    """Exit status 0 and nothing on stderr, with warnings as errors and in asyncio's debug mode."""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", f"{name}.py"],
+        cwd=EXAMPLES,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert [text for text in shows if text not in run.stdout] == []
