@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -177,7 +178,7 @@ class Transport:
         try:
             return await session.post(
                 call.url,
-                data=call.body,
+                data=BytesIO(call.body),  # sent in pieces: images make bodies of megabytes
                 headers=call.headers,
                 allow_redirects=False,
                 raise_for_status=False,
