@@ -228,7 +228,11 @@ class ChatRequest(BaseModel):
         Raises:
             ConfigurationError: a parameter is unknown, missing, or of the wrong shape; it is named.
         """
-        given = {name: _plain(value) for name, value in parameters.items() if value is not None}
+        try:
+            given = {name: _plain(value) for name, value in parameters.items() if value is not None}
+        except RecursionError as error:
+            problem = "the request is nested too deeply, or contains itself"
+            raise ConfigurationError(problem) from error
         try:
             return cls.model_validate(given)
         except ValidationError as error:
@@ -287,7 +291,8 @@ def _path(detail: ErrorDetails, given: Mapping[str, Any]) -> list[str | int]:
     path: list[str | int] = []
     value: Any = given
     for step in detail["loc"]:
-        if isinstance(step, int) or (isinstance(value, dict) and step in value):
+        inside = isinstance(value, list) if isinstance(step, int) else isinstance(value, dict)
+        if inside and (isinstance(step, int) or step in value):
             path.append(step)
             value = cast("Any", value)[step]
     if detail["type"] == "missing":

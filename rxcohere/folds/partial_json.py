@@ -1,8 +1,8 @@
 """What a JSON text says so far, while it still arrives in fragments.
 
-Tool-call arguments are streamed as pieces of one JSON text. `PartialJSON` reads each character once,
-as it comes, and can tell at any moment what value the text has spelled out: no fragment is parsed
-again when the next one comes.
+Tool-call arguments are streamed as pieces of one JSON text. `PartialJSON` reads each character
+once, as it comes, and can tell at any moment what value the text has spelled out: no fragment is
+parsed again when the next one comes.
 
 The unfinished end of a text counts as far as it is certain. A string has its beginning, without an
 escape that is not whole; a number counts where it could end (``-`` and ``1.`` could not); a half
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
@@ -24,17 +25,18 @@ MAX_DEPTH: Final = 200
 MAX_NUMBER_LENGTH: Final = 4300
 """How many characters a number may have: Python's default limit for the digits of an integer."""
 
-_SPACE = re.compile(r"[ \t\n\r]*")
-_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+_TOKEN = re.compile(r"[^ \t\n\r]")
+_STRING_STOP = re.compile(r'["\\\x00-\x1f]')
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{0,4})')
 _ESCAPED = {"\\" + escape: char for escape, char in zip('"\\/bfnrt', '"\\/\b\f\n\r\t', strict=True)}
-_LITERALS = {"t": ("rue", True), "f": ("alse", False), "n": ("ull", None)}
 
 _DIGITS = "0123456789"
+_WHOLE = {"0": "zero", **dict.fromkeys(_DIGITS[1:], "whole")}
 _EXPONENT = dict.fromkeys("eE", "exponent")
-_NUMBER: dict[str, dict[str, str]] = {
-    "start": {"-": "sign", "0": "zero", **dict.fromkeys(_DIGITS[1:], "whole")},
-    "sign": {"0": "zero", **dict.fromkeys(_DIGITS[1:], "whole")},
+# The grammar of numbers and literals: from each part, where each character leads.
+_WORD: dict[str, dict[str, str]] = {
+    "": {"-": "sign", **_WHOLE, "t": "t", "f": "f", "n": "n"},
+    "sign": _WHOLE,
     "zero": {".": "point", **_EXPONENT},
     "whole": {".": "point", **_EXPONENT, **dict.fromkeys(_DIGITS, "whole")},
     "point": dict.fromkeys(_DIGITS, "fraction"),
@@ -42,15 +44,20 @@ _NUMBER: dict[str, dict[str, str]] = {
     "exponent": {**dict.fromkeys("+-", "power sign"), **dict.fromkeys(_DIGITS, "power")},
     "power sign": dict.fromkeys(_DIGITS, "power"),
     "power": dict.fromkeys(_DIGITS, "power"),
+    **{
+        word[:i]: dict.fromkeys(word[i : i + 1], word[: i + 1])
+        for word in ("true", "false", "null")
+        for i in range(1, len(word) + 1)
+    },
 }
-"""The grammar of a number: from each part, where each character leads."""
-_NUMBER_ENDS = {"zero": int, "whole": int, "fraction": float, "power": float}
-"""The parts where a number may end, and what it is then."""
+# The parts where one may end, and what its text is worth then.
+_WORD_ENDS: dict[str, Callable[[str], object]] = {
+    **{"zero": int, "whole": int, "fraction": float, "power": float},
+    **{"true": lambda _: True, "false": lambda _: False, "null": lambda _: None},
+}
 
-_NOTHING: Final = object()
-"""No value yet; None is JSON's ``null``."""
-_WRONG: Final = -1
-"""Instead of a position: the text cannot be JSON."""
+_NOTHING: Final = object()  # no value yet; None is JSON's null
+_WRONG: Final = -1  # instead of a position: the text cannot be JSON
 
 
 class _String:
@@ -70,10 +77,11 @@ class _String:
     def scan(self, text: str, start: int) -> int:
         if self._escape:
             return self._scan_escape(text, start)
-        end = _end_of(_PLAIN, text, start)
+        stop = _STRING_STOP.search(text, start)
+        end = stop.start() if stop else len(text)
         if end > start:
             self._add(text[start:end])
-        if end == len(text):
+        if stop is None:
             return end
         if text[end] == "\\":
             self._escape = "\\"
@@ -119,52 +127,35 @@ class _String:
             self._text.append(text)
 
 
-class _Number:
-    """A number under way. Its text is short, so it is simply joined."""
+class _Word:
+    """A number or literal under way. It is short, so its text is simply joined."""
 
     __slots__ = ("_part", "_text", "ended")
 
     def __init__(self, first: str) -> None:
         self._text = first
-        self._part = _NUMBER["start"][first]
+        self._part = _WORD[""][first]
         self.ended = False
 
     def read(self) -> object:
-        return _NUMBER_ENDS[self._part](self._text) if self._part in _NUMBER_ENDS else _NOTHING
+        return _WORD_ENDS[self._part](self._text) if self.may_end else _NOTHING
+
+    @property
+    def may_end(self) -> bool:
+        return self._part in _WORD_ENDS
 
     def scan(self, text: str, start: int) -> int:
         limit = min(sys.get_int_max_str_digits() or MAX_NUMBER_LENGTH, MAX_NUMBER_LENGTH)
         end, stop = start, min(len(text), start + limit - len(self._text))
-        while end < stop and (part := _NUMBER[self._part].get(text[end])):
+        while end < stop and (part := _WORD[self._part].get(text[end])):
             self._part = part
             end += 1
         self._text += text[start:end]
         if end < len(text):
-            if self._part not in _NUMBER_ENDS or text[end] in _NUMBER[self._part]:
+            if not self.may_end:
                 return _WRONG
-            self.ended = True
+            self.ended = True  # beyond the limit, too: a further digit cannot follow a value
         return end
-
-
-class _Literal:
-    """A ``true``, ``false`` or ``null`` under way."""
-
-    __slots__ = ("_rest", "_value", "ended")
-
-    def __init__(self, first: str) -> None:
-        self._rest, self._value = _LITERALS[first]
-        self.ended = False
-
-    def read(self) -> object:
-        return self._value if self.ended else _NOTHING
-
-    def scan(self, text: str, start: int) -> int:
-        found = text[start : start + len(self._rest)]
-        if not self._rest.startswith(found):
-            return _WRONG
-        self._rest = self._rest[len(found) :]
-        self.ended = not self._rest
-        return start + len(found)
 
 
 class _Expect(Enum):
@@ -178,17 +169,18 @@ class _Expect(Enum):
     AFTER_VALUE = auto()
 
 
-_IN_KEY = (_Expect.FIRST_KEY, _Expect.KEY)
-_MAY_CLOSE = (_Expect.FIRST_KEY, _Expect.FIRST_ITEM, _Expect.AFTER_VALUE)
+_BEFORE_VALUE = (_Expect.VALUE, _Expect.FIRST_ITEM)
+_BEFORE_KEY = (_Expect.KEY, _Expect.FIRST_KEY)
+_BEFORE_CLOSE = (_Expect.AFTER_VALUE, _Expect.FIRST_ITEM, _Expect.FIRST_KEY)
 
 
 class PartialJSON:
     """The value of a JSON text that arrives in fragments; the same however the text is cut.
 
-    `value` is what pydantic's ``from_json(text, allow_partial="trailing-strings")`` makes of the same
-    text; a complete text is one that ``json.loads`` accepts, with the same value. NaN and Infinity
-    are not JSON. A lone surrogate escape is kept, as ``json.loads`` does and pydantic does not: one
-    bad character must not freeze the view of the rest, and the finished call has it too.
+    `value` is what pydantic's ``from_json(text, allow_partial="trailing-strings")`` makes of the
+    same text; a complete text is one that ``json.loads`` accepts, with the same value. NaN and
+    Infinity are not JSON. A lone surrogate escape is kept, as ``json.loads`` does and pydantic does
+    not: one bad character must not freeze the view of the rest, and the finished call has it too.
 
     Text that cannot be JSON raises nothing, for this is a view of a call under way and not its
     verdict: `broken` becomes true and `value` stays as it was before the first wrong character. The
@@ -204,7 +196,7 @@ class PartialJSON:
         # container enters its parent when it closes, and never changes afterwards.
         self._open: list[list[object] | dict[str, object]] = []
         self._keys: list[str] = []
-        self._scalar: _String | _Number | _Literal | None = None
+        self._scalar: _String | _Word | None = None
         self._root: object = _NOTHING
         self._snapshot: object = _NOTHING
 
@@ -213,10 +205,10 @@ class PartialJSON:
         """The value so far: dict, list, str, int, float, bool or None.
 
         None also while there is no value to tell; `started` and `complete` tell the cases apart.
-        Later fragments do not change what was returned. Finished parts are shared with later values,
-        so do not change it either. Without a fragment in between, the same object comes again.
-        After a fragment, a read costs the width of the containers that are open: a long string
-        costs nothing, an open array of n items is copied.
+        Later fragments do not change what was returned. Finished parts are shared with later
+        values, so do not change it either. Without a fragment in between, the same object comes
+        again. After one, a read costs as much as the open containers are wide: an open array of n
+        items is copied. A string only grows, if the earlier value was dropped.
         """
         if self._snapshot is _NOTHING:
             self._snapshot = self._take_snapshot()
@@ -232,8 +224,8 @@ class PartialJSON:
         """Whether the text so far is whole JSON; a bare number is, and may still go on."""
         if self._broken or self._open:
             return False
-        if isinstance(self._scalar, _Number):
-            return self._scalar.read() is not _NOTHING
+        if isinstance(self._scalar, _Word):
+            return self._scalar.may_end
         return self._expect is _Expect.AFTER_VALUE
 
     @property
@@ -250,52 +242,42 @@ class PartialJSON:
         self._snapshot = _NOTHING
         position = 0
         while _WRONG < position < len(fragment):
-            if self._scalar is None:
-                position = self._take(fragment, _end_of(_SPACE, fragment, position))
-            else:
+            if self._scalar is not None:
                 position = self._scalar.scan(fragment, position)
                 if self._scalar.ended:
                     self._end_scalar(self._scalar)
+            elif token := _TOKEN.search(fragment, position):
+                position = token.end() if self._take(token.group()) else _WRONG
+            else:
+                break
         self._broken = position == _WRONG
 
-    def _take(self, text: str, start: int) -> int:
-        """Takes one character outside scalars and white space, if there is one."""
-        if start == len(text):
-            return start
-        char, expect = text[start], self._expect
+    def _take(self, char: str) -> bool:
+        """Takes a character outside scalars and white space; False if it cannot stand here."""
+        expect = self._expect
         in_object = bool(self._open) and isinstance(self._open[-1], dict)
-        if char == '"' and expect is not _Expect.COLON and expect is not _Expect.AFTER_VALUE:
+        if char == '"' and (expect in _BEFORE_VALUE or expect in _BEFORE_KEY):
             self._scalar = _String()
-        elif expect is _Expect.VALUE or (expect is _Expect.FIRST_ITEM and char != "]"):
-            return start + 1 if self._begin(char) else _WRONG
+        elif expect in _BEFORE_VALUE and char in _WORD[""]:
+            self._scalar = _Word(char)
+        elif expect in _BEFORE_VALUE and char in "{[" and len(self._open) < MAX_DEPTH:
+            self._open.append({} if char == "{" else [])
+            self._keys.append("")
+            self._expect = _Expect.FIRST_KEY if char == "{" else _Expect.FIRST_ITEM
         elif expect is _Expect.COLON and char == ":":
             self._expect = _Expect.VALUE
         elif expect is _Expect.AFTER_VALUE and char == "," and self._open:
             self._expect = _Expect.KEY if in_object else _Expect.VALUE
-        elif expect in _MAY_CLOSE and char == ("}" if in_object else "]") and self._open:
+        elif expect in _BEFORE_CLOSE and char == ("}" if in_object else "]") and self._open:
             self._keys.pop()
             self._place(self._open.pop())
-        else:
-            return _WRONG
-        return start + 1
-
-    def _begin(self, char: str) -> bool:
-        """Begins a value that is no string; False if none begins with this character."""
-        if char in _NUMBER["start"]:
-            self._scalar = _Number(char)
-        elif char in _LITERALS:
-            self._scalar = _Literal(char)
-        elif char in "{[" and len(self._open) < MAX_DEPTH:
-            self._open.append({} if char == "{" else [])
-            self._keys.append("")
-            self._expect = _Expect.FIRST_KEY if char == "{" else _Expect.FIRST_ITEM
         else:
             return False
         return True
 
-    def _end_scalar(self, scalar: _String | _Number | _Literal) -> None:
+    def _end_scalar(self, scalar: _String | _Word) -> None:
         self._scalar = None
-        if isinstance(scalar, _String) and self._expect in _IN_KEY:
+        if isinstance(scalar, _String) and self._expect in _BEFORE_KEY:
             self._keys[-1] = scalar.read()
             self._expect = _Expect.COLON
         else:
@@ -310,7 +292,7 @@ class PartialJSON:
 
     def _take_snapshot(self) -> object:
         value = self._root
-        if self._scalar is not None and self._expect not in _IN_KEY:
+        if self._scalar is not None and self._expect not in _BEFORE_KEY:
             value = self._scalar.read()
         for container, key in zip(reversed(self._open), reversed(self._keys), strict=True):
             copied = container.copy()
@@ -325,8 +307,3 @@ def _put(container: list[object] | dict[str, object], key: str, value: object) -
         container[key] = value
     else:
         container.append(value)
-
-
-def _end_of(run: re.Pattern[str], text: str, start: int) -> int:
-    match = run.match(text, start)
-    return match.end() if match else start

@@ -42,9 +42,9 @@ def collect_text() -> Operator[ChatEvent, str]:
 
     ::
 
-        ---S--t(The)--t( penguins)--E--|
-        [        collect_text()        ]
-        -------------------------------(The penguins,|)
+        ---S--t(a)--t(b)--t(c)--(End,|)
+        [       collect_text()        ]
+        ------------------------(abc,|)
 
     An error passes at once.
     """
@@ -105,9 +105,9 @@ def collect_cited_text() -> Operator[ChatEvent, CitedText]:
 
     ::
 
-        ---S--t(a)--C--t(b)--E--|
-        [ collect_cited_text()  ]
-        ------------------------(abC,|)
+        ---S--t(a)--C--t(b)--(End,|)
+        [   collect_cited_text()   ]
+        ---------------------(abC,|)
 
     An error passes at once.
     """
@@ -134,9 +134,9 @@ def collect_response() -> Operator[ChatEvent, ChatResponse]:
 
     ::
 
-        ---S---t---t---C---E--|
-        [ collect_response()  ]
-        ----------------------(r,|)
+        ---S---t---t---C---(E,|)
+        [  collect_response()  ]
+        -------------------(r,|)
 
     Only tool arguments differ: they stay as streamed, `ChatResponse.normalized` rewrites them. A
     source without any event of a message gives nothing. An error passes at once; `GenerationError`

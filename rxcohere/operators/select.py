@@ -37,9 +37,9 @@ def events_of(*types: type[Any]) -> Operator[Any, Any]:
 
     ::
 
-        ---S--d--d--C--d--E---|
+        ---S--d--d--C--d--E-----|
         [events_of(ContentDelta)]
-        ------d--d-----d------|
+        ------d--d-----d--------|
 
     Args:
         types: event classes, such as `ContentDelta`.
@@ -72,7 +72,7 @@ def text_deltas(index: int | None = None) -> Operator[ChatEvent, str]:
     ::
 
         ---S--T(The)--t( pen)--C--t(guins)--E--|
-        [            text_deltas()            ]
+        [             text_deltas()            ]
         ------The----- pen--------guins--------|
 
     Fragments may end anywhere, also within a word. Empty ones are left out, as is thinking.
@@ -84,7 +84,7 @@ def text_deltas(index: int | None = None) -> Operator[ChatEvent, str]:
     Raises:
         ConfigurationError: at the call, if the index is not a whole number from 0.
     """
-    if index is not None and (not isinstance(index, int) or index < 0):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if index is not None and (type(index) is not int or index < 0):
         raise ConfigurationError(f"text_deltas takes an index from 0, or None, not {index!r}")
     return lift(lambda: TextDeltaFold(index))
 
@@ -96,7 +96,7 @@ def thinking_deltas() -> Operator[ChatEvent, str]:
 
         ---S--k(Let)--k( me)--t(4)--E--|
         [      thinking_deltas()       ]
-        ------Let------ me-------------|
+        ------Let----- me--------------|
 
     Empty fragments are left out. Completion and errors pass.
     """
@@ -110,7 +110,7 @@ def tool_plan_deltas() -> Operator[ChatEvent, str]:
 
         ---S--p(I)--p( will)--c--c--E--|
         [      tool_plan_deltas()      ]
-        ------I------ will-------------|
+        ------I----- will--------------|
 
     A model that reasons has no plan; its reasons are in `thinking_deltas`. Empty fragments are left
     out. Completion and errors pass.

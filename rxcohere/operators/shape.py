@@ -89,9 +89,9 @@ def coalesce_deltas(
 
     ::
 
-        ---t1--t2-t3-t4---------t5--E--|
-        [     coalesce_deltas(0.05)    ]
-        ---t1----------t234-----t5--E--|
+        ---t1--t2-t3-t4--------------t5--E--|
+        [       coalesce_deltas(0.05)       ]
+        ---t1----------t234----------t5--E--|
 
     The first delta after a pause passes at once and opens a window; deltas that arrive in it are
     merged and come out when it closes, which opens the next one. An event that does not merge, such
@@ -109,9 +109,9 @@ def coalesce_deltas(
         is
             neither a scheduler nor a running loop.
     """
-    if not seconds > 0:
+    if not isinstance(seconds, (int, float)) or not seconds > 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"coalesce_deltas takes seconds above 0, not {seconds!r}")
-    if max_chars is not None and max_chars < 1:
+    if max_chars is not None and (type(max_chars) is not int or max_chars < 1):
         raise ConfigurationError(f"coalesce_deltas takes max_chars from 1, not {max_chars!r}")
 
     def operator(source: Observable[ChatEvent]) -> Observable[ChatEvent]:
