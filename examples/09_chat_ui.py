@@ -1,4 +1,4 @@
-"""What a chat window needs: callbacks for tokens, for the end and for failure, and a way to stop."""
+"""What a chat window needs: callbacks for tokens, the end and failure, and a way to stop."""
 
 import asyncio
 from collections.abc import Callable

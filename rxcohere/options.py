@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rxcohere.errors import ConfigurationError
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
 def _check_number(name: str, value: object, least: float, what: str) -> None:
@@ -81,9 +84,8 @@ class RequestOptions:
     """What one call does differently from its client.
 
     Attributes:
-        timeout_in_seconds: one limit for each wait, as in the SDK: for the connection, for the
-        first
-            event and between events. It does not limit the whole stream.
+        timeout_in_seconds: one limit for each wait, as in the SDK: to connect, for the first
+            event, and from one event to the next. The whole stream may take longer.
         timeouts: the limits one by one, in place of the client's.
         max_retries: requests after the first, in place of the client's ``Retry.attempts - 1``.
         additional_headers: sent too; they replace ours, whatever the case of their names.
@@ -123,7 +125,10 @@ class RequestOptions:
                     f"request_options.additional_{name} should be a mapping, not {value!r}"
                 )
         for name, text in self.additional_headers.items():
-            check_header(f"request_options.additional_headers[{name!r}]", name)
+            if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(
+                    f"request_options.additional_headers: {name!r} is no name of a header"
+                )
             check_header(f"request_options.additional_headers[{name!r}]", text)
 
     @classmethod
@@ -167,7 +172,7 @@ def check_header(name: str, value: object, shown: bool = True) -> None:
 
     Args:
         name: what the value is called in the error.
-        value: the name or the value of the header.
+        value: the value of the header.
         shown: whether the error may repeat the value.
 
     Raises:

@@ -18,6 +18,7 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
+    StrictStr,
     ValidationError,
 )
 from pydantic_core import ErrorDetails
@@ -65,7 +66,7 @@ class _RequestModel(WireModel):
 class ImageUrl(WireModel):
     """An image by its http(s) URL or as a base64 data URI."""
 
-    url: str
+    url: StrictStr
     detail: str | None = None
     """``auto`` (the server's default), ``low`` or ``high``."""
 
@@ -80,7 +81,7 @@ class ImageContent(_RequestModel):
 class Document(WireModel):
     """A document that the answer may cite. Keys and values of ``data`` reach the model."""
 
-    data: dict[str, Any] | str
+    data: dict[str, Any] | StrictStr
     id: str | None = None
 
 
@@ -95,29 +96,29 @@ class SystemMessage(_RequestModel):
     """Instructions; the first message."""
 
     role: Literal["system"] = "system"
-    content: str | list[TextContent]
+    content: StrictStr | list[TextContent]
 
 
 class UserMessage(_RequestModel):
     """What the user says: text, or blocks of text and images."""
 
     role: Literal["user"] = "user"
-    content: str | list[Annotated[TextContent | ImageContent, Field(discriminator="type")]]
+    content: StrictStr | list[Annotated[TextContent | ImageContent, Field(discriminator="type")]]
 
 
 class ToolMessage(_RequestModel):
     """The result of one tool call: text, or blocks of text and documents."""
 
     role: Literal["tool"] = "tool"
-    tool_call_id: str
-    content: str | list[Annotated[TextContent | DocumentContent, Field(discriminator="type")]]
+    tool_call_id: StrictStr
+    content: StrictStr | list[Annotated[TextContent | DocumentContent, Field(discriminator="type")]]
 
 
 class _AssistantTurn(WireModel):
     """An assistant's message as a request may have it: content may be plain text, or null."""
 
     role: Literal["assistant"]
-    content: str | list[Content] | None = None
+    content: StrictStr | list[Content] | None = None
     tool_plan: str | None = None
     tool_calls: list[ToolCall] | None = None
     citations: list[Citation] | None = None
@@ -126,7 +127,7 @@ class _AssistantTurn(WireModel):
 class ToolFunction(WireModel):
     """The function a tool offers; ``parameters`` is a JSON Schema of type object."""
 
-    name: str
+    name: StrictStr
     description: str | None = None
     parameters: dict[str, Any] | None = None
 
@@ -196,7 +197,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str
+    model: StrictStr
     messages: list[
         Annotated[
             SystemMessage | UserMessage | _AssistantTurn | ToolMessage, Field(discriminator="role")
@@ -204,12 +205,12 @@ class ChatRequest(BaseModel):
     ]
     tools: list[Tool] | None = None
     strict_tools: StrictBool | None = None
-    documents: list[str | Document] | None = None
+    documents: list[StrictStr | Document] | None = None
     citation_options: CitationOptions | None = None
     response_format: ResponseFormat | None = None
     safety_mode: str | None = None
     max_tokens: StrictInt | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: list[StrictStr] | None = None
     temperature: StrictFloat | None = None
     seed: StrictInt | None = None
     frequency_penalty: StrictFloat | None = None

@@ -7,6 +7,7 @@ has no place in the answer's text.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -223,7 +224,7 @@ class LiveCitedTextFold:
     def _text(self, index: int, content: ContentFragment | None) -> tuple[CitedText, ...]:
         if content is None:
             return ()
-        if content.thinking is not None and not self._blocks:
+        if (content.thinking is not None or content.type == "thinking") and not self._blocks:
             self._thinking_first = True
         fragment = content.text
         if not fragment:
@@ -231,7 +232,7 @@ class LiveCitedTextFold:
         block = self._current.get(index)
         if block is None:
             block = self._current[index] = _CitedBlock(index)
-            self._blocks.append(block)
+            insort(self._blocks, block, key=lambda each: each.index)
         block.append(fragment)
         return (self.snapshot(delta=fragment),)
 

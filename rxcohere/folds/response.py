@@ -158,7 +158,7 @@ class ResponseFold:
         if content is None:
             return
         kind = content.type or ("text" if content.thinking is None else "thinking")
-        extra = content.model_dump(exclude_unset=True, exclude={"type"})
+        extra = content.model_dump(exclude_unset=True, exclude_none=True, exclude={"type"})
         text = extra.pop(kind, None) if kind in ("text", "thinking") else None
         block = self._current[index, kind] = _Block(index, kind, extra)
         self._blocks.append(block)
