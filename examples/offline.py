@@ -24,5 +24,5 @@ def replay_without_key(
         yield
         return
     with ReplayServer(transcripts, pace=pace, faults=faults) as server:
-        os.environ.update(CO_API_KEY="", CO_API_URL=server.url)
+        os.environ.update(CO_API_KEY="no key", CO_API_URL=server.url)
         yield

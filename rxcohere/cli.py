@@ -17,7 +17,7 @@ from rxcohere.errors import RxCohereError, StreamError
 from rxcohere.events import ContentDelta, MessageEnd, ToolCallStart, ToolPlanDelta
 from rxcohere.folds import CitedText, LiveCitedTextFold
 from rxcohere.response import Source, Usage
-from rxcohere.testing import ReplayServer, names
+from rxcohere.testing import ReplayServer, transcript_names
 
 _DEFAULT_MODEL = "command-a-03-2025"
 _PACE = 0.02  # seconds between the frames of a replay, so that it looks like a stream
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--transcript",
         metavar="NAME|FILE",
-        help=f"replay this one: a file, or one of {', '.join(names())}",
+        help=f"replay this one: a file, or one of {', '.join(transcript_names())}",
     )
     serve.add_argument(
         "--pace", type=float, default=_PACE, metavar="SECONDS", help="between frames: %(default)s"

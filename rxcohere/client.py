@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import aiohttp
-from reactivex import Observable
 
 from rxcohere.errors import ConfigurationError
 from rxcohere.options import RequestOptions, Retry, Timeouts
@@ -18,6 +19,26 @@ from rxcohere.transport import Call, EventExchange, ReplyExchange, Transport
 
 _DEFAULT_URL = "https://api.cohere.com"
 _MAX_EVENT_BYTES = 16 * 2**20
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _with_signature(method: F) -> F:
+    """The method, which shows the parameters of a chat one by one to ``help`` and ``inspect``."""
+    keywords = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if name in ChatParameters.__required_keys__ else None,
+            annotation=annotation,
+        )
+        for name, annotation in ChatParameters.__annotations__.items()
+    ]
+    own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+    returns = method.__annotations__["return"]
+    vars(method)["__signature__"] = Signature([own, *keywords], return_annotation=returns)
+    return method
 
 
 class CohereClient:
@@ -54,26 +75,12 @@ class CohereClient:
         max_connections: int | None = None,
         max_event_bytes: int = _MAX_EVENT_BYTES,
     ) -> None:
-        if api_key is None:
-            api_key = os.environ.get("CO_API_KEY")
-        if api_key is None:
+        # An empty variable, such as a secret that is not set, is no wish to send no key.
+        if api_key is None and not (api_key := os.environ.get("CO_API_KEY")):
             raise ConfigurationError(
                 "there is no API key: set CO_API_KEY, or give api_key "
                 '(an empty one, "", for a deployment that needs none)'
             )
-        for name, value, kind in (
-            ("timeouts", timeouts, Timeouts),
-            ("retry", retry, Retry),
-            ("session", session, aiohttp.ClientSession | None),
-        ):
-            if not isinstance(value, kind):
-                raise ConfigurationError(f"{name} should be a {kind}, not {value!r}")
-        for name, limit in (
-            ("max_connections", max_connections),
-            ("max_event_bytes", max_event_bytes),
-        ):
-            if limit is not None and (type(limit) is not int or limit < 1):
-                raise ConfigurationError(f"{name} should be 1 or more, not {limit!r}")
         self._transport = Transport(
             base_url=base_url or os.environ.get("CO_API_URL") or _DEFAULT_URL,
             api_key=api_key,
@@ -88,6 +95,7 @@ class CohereClient:
     def __repr__(self) -> str:
         return f"CohereClient(base_url={self._transport.base_url!r})"
 
+    @_with_signature
     def chat_stream(self, **parameters: Unpack[ChatParameters]) -> ChatStream:
         """The events of a chat, as a cold observable; nothing is sent before somebody subscribes.
 
@@ -107,7 +115,8 @@ class CohereClient:
         call = self._call(parameters, stream=True)
         return ChatStream(self._transport, lambda: EventExchange(self._transport, call))
 
-    def chat(self, **parameters: Unpack[ChatParameters]) -> Observable[ChatResponse]:
+    @_with_signature
+    def chat(self, **parameters: Unpack[ChatParameters]) -> RequestStream[ChatResponse]:
         """The reply of a chat over the non-streaming call, as a cold observable of one item.
 
         Each subscription, or ``await``, sends a request. ``timeouts.first_event`` limits the wait
@@ -139,7 +148,7 @@ class CohereClient:
         """
         self._transport.close()
 
-    async def __aenter__(self) -> CohereClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -150,7 +159,7 @@ class CohereClient:
     ) -> None:
         await self.aclose()
 
-    def __enter__(self) -> CohereClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

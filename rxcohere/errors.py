@@ -24,9 +24,9 @@
         ├── StreamCancelledError             the client or its loop was closed under a live stream
         └── BufferOverflowError              a bounded hand-over overflowed
 
-`ConfigurationError` and `BlockingCallError` are raised at the call. `ToolArgumentsError` is raised
-where parsed arguments are read. All others reach a subscriber through ``on_error``, and an
-iteration or an ``await`` as an exception.
+`ConfigurationError` and `BlockingCallError` are raised at the call wherever there is one that can
+raise them. `ToolArgumentsError` is raised where parsed arguments are read. All others reach a
+subscriber through ``on_error``, and an iteration or an ``await`` as an exception.
 
 `NotImplementedError` has the SDK's name for status 501. It is not re-exported by the package, so
 that a star import cannot shadow the builtin.
@@ -47,6 +47,9 @@ TimeoutPhase: TypeAlias = Literal["connect", "first_event", "idle", "total"]
 class RxCohereError(Exception):
     """Any error of this library."""
 
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
 
 class ConfigurationError(RxCohereError, ValueError):
     """An argument is wrong or missing; nothing was sent."""
@@ -66,9 +69,6 @@ class ToolArgumentsError(RxCohereError, ValueError):
     def __init__(self, message: str, raw: str = "") -> None:
         super().__init__(message, raw)
         self.raw = raw
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class ApiError(RxCohereError):
@@ -221,9 +221,6 @@ class UnexpectedContentError(StreamError):
         self.content_type = content_type
         self.body = body
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class EventDecodeError(StreamError):
     """An event is not JSON, is not of the shape its type has, or is too large.
@@ -235,9 +232,6 @@ class EventDecodeError(StreamError):
     def __init__(self, message: str, raw: bytes = b"") -> None:
         super().__init__(message, raw)
         self.raw = raw
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class StreamTruncatedError(StreamError):
@@ -252,11 +246,8 @@ class StreamTimeoutError(StreamError, TimeoutError):
     """
 
     def __init__(self, message: str, phase: TimeoutPhase = "total") -> None:
-        super().__init__(message, phase)
+        super().__init__(message)  # alone: a TimeoutError would take two arguments for an errno
         self.phase: TimeoutPhase = phase
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class GenerationError(StreamError):

@@ -13,18 +13,21 @@ from rxcohere.errors import ConfigurationError
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
-def _check_number(name: str, value: object, least: float, what: str) -> None:
-    """Refuses what is not a finite number (a bool is none) or is less than the least."""
+def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    """Refuses what is no finite number (a bool is none) or is out of range."""
     if (
         not isinstance(value, (int, float))
         or isinstance(value, bool)
         or not math.isfinite(value)
-        or value < least
+        or value < 0
+        or (value == 0 and not zero)
     ):
-        raise ConfigurationError(f"{name} should be {what}, not {value!r}")
+        raise ConfigurationError(
+            f"{name} should be seconds {'from' if zero else 'above'} 0, not {value!r}"
+        )
 
 
-def _check_whole(name: str, value: object, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
     """Refuses what is not a whole number (a bool is none) or is less than the least."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigurationError(f"{name} should be a whole number from {least}, not {value!r}")
@@ -32,7 +35,7 @@ def _check_whole(name: str, value: object, least: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits of one stream, in seconds; None means none.
+    """Limits of one stream, in seconds above 0; None means none.
 
     Attributes:
         connect: to reach the server: name, TCP and TLS.
@@ -51,7 +54,7 @@ class Timeouts:
         for limit in fields(self):
             value = getattr(self, limit.name)
             if value is not None:
-                _check_number(f"timeouts.{limit.name}", value, 0.0, "seconds from 0, or None")
+                _check_seconds(f"timeouts.{limit.name}", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,8 @@ class Retry:
     max_wait: float = 60.0
 
     def __post_init__(self) -> None:
-        _check_whole("retry.attempts", self.attempts, 1)
-        _check_number("retry.max_wait", self.max_wait, 0.0, "seconds from 0")
+        check_whole("retry.attempts", self.attempts, 1)
+        _check_seconds("retry.max_wait", self.max_wait, zero=True)
 
 
 def _no_additions() -> Mapping[str, Any]:
@@ -102,8 +105,7 @@ class RequestOptions:
 
     def __post_init__(self) -> None:
         if self.timeout_in_seconds is not None:
-            name = "request_options.timeout_in_seconds"
-            _check_number(name, self.timeout_in_seconds, 0.0, "seconds from 0")
+            _check_seconds("request_options.timeout_in_seconds", self.timeout_in_seconds)
             if self.timeouts is not None:
                 raise ConfigurationError(
                     "request_options has both timeout_in_seconds and timeouts; give one of them"
@@ -114,7 +116,7 @@ class RequestOptions:
                 f"request_options.timeouts should be a Timeouts, not {timeouts!r}"
             )
         if self.max_retries is not None:
-            _check_whole("request_options.max_retries", self.max_retries, 0)
+            check_whole("request_options.max_retries", self.max_retries, 0)
         self._check_additions()
 
     def _check_additions(self) -> None:

@@ -29,6 +29,7 @@ from rxcohere.response import (
     AssistantMessage,
     Citation,
     Content,
+    TaggedModel,
     TextContent,
     ToolCall,
     WireModel,
@@ -56,13 +57,6 @@ __all__ = [
 ]
 
 
-class _RequestModel(WireModel):
-    """A part of a request: what was given is sent, and the tag, which has a default, always."""
-
-    def model_post_init(self, context: Any, /) -> None:
-        self.__pydantic_fields_set__.update({"role", "type"} & type(self).model_fields.keys())
-
-
 class ImageUrl(WireModel):
     """An image by its http(s) URL or as a base64 data URI."""
 
@@ -71,7 +65,7 @@ class ImageUrl(WireModel):
     """``auto`` (the server's default), ``low`` or ``high``."""
 
 
-class ImageContent(_RequestModel):
+class ImageContent(TaggedModel):
     """An image in a user's message."""
 
     type: Literal["image_url"] = "image_url"
@@ -85,28 +79,28 @@ class Document(WireModel):
     id: str | None = None
 
 
-class DocumentContent(_RequestModel):
+class DocumentContent(TaggedModel):
     """A document in a tool's message."""
 
     type: Literal["document"] = "document"
     document: Document
 
 
-class SystemMessage(_RequestModel):
+class SystemMessage(TaggedModel):
     """Instructions; the first message."""
 
     role: Literal["system"] = "system"
     content: StrictStr | list[TextContent]
 
 
-class UserMessage(_RequestModel):
+class UserMessage(TaggedModel):
     """What the user says: text, or blocks of text and images."""
 
     role: Literal["user"] = "user"
     content: StrictStr | list[Annotated[TextContent | ImageContent, Field(discriminator="type")]]
 
 
-class ToolMessage(_RequestModel):
+class ToolMessage(TaggedModel):
     """The result of one tool call: text, or blocks of text and documents."""
 
     role: Literal["tool"] = "tool"
@@ -132,7 +126,7 @@ class ToolFunction(WireModel):
     parameters: dict[str, Any] | None = None
 
 
-class Tool(_RequestModel):
+class Tool(TaggedModel):
     """A tool the model may call."""
 
     type: Literal["function"] = "function"
@@ -258,6 +252,8 @@ class ChatRequest(BaseModel):
 
 def _plain(value: object) -> object:
     """The value with models, mappings and tuples turned into what JSON has, at any depth."""
+    if isinstance(value, AssistantMessage):  # whose role is absent in one made by hand
+        return {"role": "assistant", **value.model_dump(exclude_unset=True)}
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=True)
     if isinstance(value, Mapping):

@@ -22,6 +22,14 @@ class WireModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+class TaggedModel(WireModel):
+    """A JSON object whose ``type`` or ``role`` has a default, and is written even so."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Counts the tag among what was set."""
+        self.__pydantic_fields_set__.update({"role", "type"} & type(self).model_fields.keys())
+
+
 class Source(WireModel):
     """Where a citation comes from: a document of the request, or the output of a tool."""
 
@@ -139,17 +147,17 @@ class ToolCall(WireModel):
         return self.model_copy(update={"function": function})
 
 
-class TextContent(WireModel):
+class TextContent(TaggedModel):
     """A content block of the answer's text."""
 
-    type: Literal["text"]
+    type: Literal["text"] = "text"
     text: str = ""
 
 
-class ThinkingContent(WireModel):
+class ThinkingContent(TaggedModel):
     """A content block of the model's reasoning."""
 
-    type: Literal["thinking"]
+    type: Literal["thinking"] = "thinking"
     thinking: str = ""
 
 
@@ -212,6 +220,11 @@ class LogprobItem(WireModel):
     text: str | None = None
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
+
+
+def generation_failed(finish_reason: str | None) -> bool:
+    """Whether a reply that ended so is no answer. Older servers write reasons in lower case."""
+    return (finish_reason or "").upper() in ("ERROR", "TIMEOUT")
 
 
 class ChatResponse(WireModel):

@@ -8,16 +8,12 @@ asks for one batch at a time and gets it handed over, so a slow consumer slows t
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
-
-from reactivex import abc
+from typing import Generic, Protocol, TypeVar
 
 from rxcohere.errors import BlockingCallError, StreamCancelledError
 
@@ -57,31 +53,50 @@ def refuse_to_block(what: str, instead: str) -> None:
 
 
 class BackgroundLoop:
-    """An event loop in a daemon thread of its own, from construction to `stop`."""
+    """An event loop in a daemon thread of its own, from construction to `stop`.
+
+    Attributes:
+        loop: the loop.
+        ended: is done when the loop has closed.
+    """
 
     def __init__(self) -> None:
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self.ended: Future[None] = Future()
         self._thread = threading.Thread(
-            target=_run_loop, args=(started,), name="rxcohere-loop", daemon=True
+            target=_run_loop, args=(started, self.ended), name="rxcohere-loop", daemon=True
         )
         self._thread.start()
         self.loop, self._stopped = started.result()
 
     def stop(self) -> None:
-        """Cancels what runs on the loop, closes it, waits for its thread. May be called twice."""
+        """Cancels what runs on the loop and has it close; `join` waits for that."""
         with suppress(RuntimeError):  # closed already
             self.loop.call_soon_threadsafe(self._stopped.set)
+
+    def join(self) -> None:
+        """Waits for the thread to end, unless this is it."""
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
 
-def _run_loop(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+def _run_loop(
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]], ended: Future[None]
+) -> None:
     async def until_stopped() -> None:
         stopped = asyncio.Event()
         started.set_result((asyncio.get_running_loop(), stopped))
         await stopped.wait()
 
-    asyncio.run(until_stopped())
+    try:
+        asyncio.run(until_stopped())
+    finally:
+        ended.set_result(None)
+
+
+def _stop_and_join(background: BackgroundLoop) -> None:
+    background.stop()
+    background.join()
 
 
 class LoopBinding:
@@ -90,7 +105,8 @@ class LoopBinding:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop_background: weakref.finalize[[], LoopBinding] | None = None
+        self._background: BackgroundLoop | None = None
+        self._finalizer: weakref.finalize[[BackgroundLoop], LoopBinding] | None = None
 
     @property
     def current(self) -> asyncio.AbstractEventLoop | None:
@@ -108,75 +124,22 @@ class LoopBinding:
             return loop
 
     def _start_background(self) -> asyncio.AbstractEventLoop:
-        background = BackgroundLoop()
+        background = self._background = BackgroundLoop()
         # Also stops the thread when the client is forgotten, and when the interpreter ends.
-        self._stop_background = weakref.finalize(self, background.stop)
+        self._finalizer = weakref.finalize(self, _stop_and_join, background)
         return background.loop
 
-    def release(self) -> None:
-        """Unbinds; a background loop is stopped."""
+    def release(self) -> BackgroundLoop | None:
+        """Unbinds. A background loop is told to stop, and returned to be waited for."""
         with self._lock:
             self._loop = None
-            stop, self._stop_background = self._stop_background, None
-        if stop is not None:
-            stop()
-
-
-class TaskSubscription(abc.DisposableBase):
-    """A subscription whose work is one task; `dispose` may be called from any thread.
-
-    Attributes:
-        disposed: nothing may be delivered any more.
-        ended: the terminal event is on its way, so there is nothing left to cancel.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._task: asyncio.Task[None] | None = None
-        self.disposed = False
-        self.ended = False
-
-    def start(self, work: Callable[[], Coroutine[Any, Any, None]], keep: set[Any]) -> None:
-        """Starts the work on the loop, in the caller's context, no sooner than its next turn.
-
-        Args:
-            work: makes the coroutine, once the loop gets to it.
-            keep: holds the task while it runs, or the collector might take it.
-        """
-        context = contextvars.copy_context()
-
-        def begin() -> None:
-            if self.disposed:
-                return
-            # Not `create_task`: an eager task factory would send the request before `subscribe`
-            # returns, and `switch_map` over three prompts would send three.
-            self._task = asyncio.Task(work(), loop=self._loop, context=context)
-            keep.add(self._task)
-            self._task.add_done_callback(keep.discard)
-
-        if running_loop() is self._loop:
-            begin()
-        else:
-            self._loop.call_soon_threadsafe(begin)
-
-    def dispose(self) -> None:
-        """Cancels the work: what it holds is given up at once, nothing is delivered any more."""
-        if self.disposed:
-            return
-        self.disposed = True
-        if running_loop() is self._loop:
-            self._cancel()
-        else:
-            with suppress(RuntimeError):  # the loop is closed, and the work gone with it
-                self._loop.call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        task = self._task
-        # A task that disposes of itself, inside on_next, must not cancel its own clean-up: it
-        # looks at `disposed` when on_next returns.
-        if task is None or self.ended or asyncio.current_task(self._loop) is task:
-            return
-        task.cancel()
+            background, self._background = self._background, None
+            if self._finalizer is not None:
+                self._finalizer.detach()
+                self._finalizer = None
+        if background is not None:
+            background.stop()
+        return background
 
 
 class RemoteBatches(Generic[T]):

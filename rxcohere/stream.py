@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
-from typing import Generic, TypeVar, cast
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import closing
+from typing import Generic, TypeVar
 
-import reactivex.operators as ops
 from reactivex import Observable, abc
 from reactivex.scheduler import NewThreadScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxcohere import operators as rxc
 from rxcohere.errors import StreamCancelledError
 from rxcohere.events import ChatEvent, MessageEnd
-from rxcohere.folds import CitedText
-from rxcohere.response import ChatResponse, Citation, ToolCall
-from rxcohere.runtime import (
-    Batches,
-    RemoteBatches,
-    TaskSubscription,
-    refuse_to_block,
-    running_loop,
+from rxcohere.folds import (
+    CitationFold,
+    CitedText,
+    Fold,
+    LiveCitedTextFold,
+    TextDeltaFold,
+    ThinkingDeltaFold,
+    ToolCallFold,
 )
-from rxcohere.transport import Exchange, Transport
+from rxcohere.response import ChatResponse, Citation, ToolCall
+from rxcohere.runtime import Batches, RemoteBatches, refuse_to_block, running_loop
+from rxcohere.subscription import TaskSubscription, deliver
+from rxcohere.transport import Transport
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -37,51 +39,35 @@ class RequestStream(Observable[T], Generic[T]):
     for`` and ``for`` pull straight from the connection: a slow consumer slows the server, and
     nothing piles up. ``await`` gives the last value.
 
+    The scheduler of a subscription, which ``await`` and ``run`` set, tells where the values have to
+    go. An `AsyncIOScheduler`, inside a running loop, brings them to that loop. A
+    `NewThreadScheduler` inside a running loop is refused with `BlockingCallError`: it is what
+    ``run`` passes, which would stop the loop for ever.
+
     Args:
         transport: what sends the request.
-        exchange: makes the exchange of one subscription.
+        open_batches: makes what one subscription gets its values from, on the client's loop.
     """
 
-    def __init__(self, transport: Transport, exchange: Callable[[], Exchange[T]]) -> None:
-        super().__init__()
+    def __init__(self, transport: Transport, open_batches: Callable[[], Batches[T]]) -> None:
+        def subscribe(
+            observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            return _subscribe(transport, open_batches, observer, scheduler)
+
+        super().__init__(subscribe)
         self._transport = transport
-        self._exchange = exchange
+        self._open_batches = open_batches
 
-    def _subscribe_core(
-        self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        here = running_loop()
-        if here is not None and isinstance(scheduler, NewThreadScheduler):
-            # What `Observable.run` passes. It would wait for events that only this loop can bring.
-            refuse_to_block("run()", "await")
-        owner = self._transport.binding.acquire()
-        # `await` passes a scheduler of the loop it waits on; there the values have to arrive.
-        loop = here if here is not None and isinstance(scheduler, AsyncIOScheduler) else owner
-        subscription = TaskSubscription(loop)
-
-        async def work() -> None:
-            exchange = self._exchange()
-            batches: Batches[T] = exchange if loop is owner else RemoteBatches(exchange, owner)
-            await _deliver(batches, observer, subscription)
-
-        try:
-            subscription.start(work, self._transport.tasks)
-        except RuntimeError as error:  # the loop was closed this moment
-            failure = StreamCancelledError("the event loop of the client was closed")
-            failure.__cause__ = error
-            observer.on_error(failure)
-        return subscription
-
-    def __aiter__(self) -> AsyncIterator[T]:
+    def __aiter__(self) -> AsyncGenerator[T, None]:
         """The values, pulled from the connection as the consumer asks for them."""
         return self._pull()
 
-    async def _pull(self) -> AsyncIterator[T]:
-        owner = self._transport.binding.acquire()
-        exchange = self._exchange()
-        batches: Batches[T] = (
-            exchange if owner is running_loop() else RemoteBatches(exchange, owner)
-        )
+    async def _pull(self) -> AsyncGenerator[T, None]:
+        owner = self._transport.acquire_loop()
+        batches = self._open_batches()
+        if owner is not running_loop():
+            batches = RemoteBatches(batches, owner)
         try:
             while batch := await batches.next_batch():
                 for value in batch:
@@ -89,8 +75,8 @@ class RequestStream(Observable[T], Generic[T]):
         finally:
             batches.close()
 
-    def __iter__(self) -> Iterator[T]:
-        """The values, in a thread without an event loop; each chunk is handed over as a whole.
+    def __iter__(self) -> Generator[T, None, None]:
+        """The values, in a thread without an event loop; they are handed over some at a time.
 
         Raises:
             BlockingCallError: at once, where an event loop is running.
@@ -98,8 +84,9 @@ class RequestStream(Observable[T], Generic[T]):
         refuse_to_block("iterating over a stream", "async for")
         return self._pull_blocking()
 
-    def _pull_blocking(self) -> Iterator[T]:
-        batches = RemoteBatches(self._exchange(), self._transport.binding.acquire())
+    def _pull_blocking(self) -> Generator[T, None, None]:
+        owner = self._transport.acquire_loop()
+        batches = RemoteBatches(self._open_batches(), owner)
         try:
             while batch := batches.next_batch_blocking():
                 yield from batch
@@ -108,12 +95,8 @@ class RequestStream(Observable[T], Generic[T]):
 
     def __contains__(self, value: object) -> bool:
         """Whether a value comes; sends a request, and gives it up when the value has come."""
-        values = cast("Iterator[object]", iter(self))
-        try:
+        with closing(iter(self)) as values:
             return any(value == each for each in values)
-        finally:
-            with suppress(AttributeError):
-                values.close()  # type: ignore[attr-defined]
 
     def run(self, scheduler: abc.SchedulerBase | None = None) -> T:
         """The last value; blocks until it is there.
@@ -125,90 +108,110 @@ class RequestStream(Observable[T], Generic[T]):
         return super().run(scheduler)
 
 
-async def _deliver(
-    batches: Batches[T], observer: abc.ObserverBase[T], subscription: TaskSubscription
-) -> None:
-    """Brings the values to the observer, then the verdict, and never lets an error vanish."""
-    error: Exception | None = None
+def _subscribe(
+    transport: Transport,
+    open_batches: Callable[[], Batches[T]],
+    observer: abc.ObserverBase[T],
+    scheduler: abc.SchedulerBase | None,
+) -> abc.DisposableBase:
+    here = running_loop()
+    if isinstance(scheduler, NewThreadScheduler):
+        refuse_to_block("run()", "await")
+    owner = transport.acquire_loop()
+    loop = here if here is not None and isinstance(scheduler, AsyncIOScheduler) else owner
+    subscription = TaskSubscription(loop)
+
+    async def work() -> None:
+        batches = open_batches()
+        if loop is not owner:
+            batches = RemoteBatches(batches, owner)
+        await deliver(batches, observer, subscription)
+
     try:
-        while batch := await batches.next_batch():
-            for value in batch:
-                observer.on_next(value)
-                if subscription.disposed:
-                    return
-    except asyncio.CancelledError:
-        # Disposed of, or the loop is closing. The subscriber has to hear of the latter.
-        batches.close()
-        if not subscription.disposed:
-            subscription.ended = True
-            cancelled = StreamCancelledError("the event loop was closed under a live stream")
-            _tell(observer.on_error, cancelled)
-        raise
-    except Exception as problem:
-        error = problem
-    finally:
-        # Before the verdict, which may make the subscriber ask for the next stream.
-        batches.close()
-    if subscription.disposed:
-        if error is not None:
-            _report(error)
-        return
-    subscription.ended = True
-    if error is None:
-        _tell(observer.on_completed)
-    else:
-        _tell(observer.on_error, error)
+        subscription.start(work, transport.tasks)
+    except RuntimeError as error:  # the loop was closed this moment
+        raise StreamCancelledError("the event loop of the client was closed") from error
+    return subscription
 
 
-def _tell(callback: Callable[..., None], *arguments: object) -> None:
-    try:
-        callback(*arguments)
-    except Exception as problem:
-        _report(problem)
+class FoldedBatches(Generic[A, B]):
+    """What a fold makes of batches, without a detour over an observable.
+
+    Args:
+        source: the batches of events.
+        fold: a new one.
+    """
+
+    def __init__(self, source: Batches[A], fold: Fold[A, B]) -> None:
+        self._source = source
+        self._fold = fold
+        self._finished = False
+        self.close = source.close
+
+    async def next_batch(self) -> list[B]:
+        """The next values; an empty list when there are no more."""
+        push = self._fold.push
+        while not self._finished:
+            batch = await self._source.next_batch()
+            if batch:
+                values = [value for event in batch for value in push(event)]
+            else:
+                self._finished = True
+                values = list(self._fold.finish())
+            if values:
+                return values
+        return []
 
 
-def _report(problem: Exception) -> None:
-    """Hands an error that no subscriber can be told of to the loop's exception handler."""
-    asyncio.get_running_loop().call_exception_handler(
-        {"message": "a subscriber of a stream raised an error", "exception": problem}
-    )
+class _ResponseAtEnd:
+    """The response that ``message-end`` carries."""
+
+    def push(self, event: ChatEvent) -> tuple[ChatResponse, ...]:
+        if type(event) is not MessageEnd:
+            return ()
+        assert event.response is not None  # the transport never leaves it out
+        return (event.response,)
+
+    def finish(self) -> tuple[ChatResponse, ...]:
+        return ()
 
 
 class ChatStream(RequestStream[ChatEvent]):
     """The events of one chat, cold: each subscription, iteration or ``await`` sends a request.
 
     It ends exactly once: it completes after ``message-end``, or fails with one typed error that
-    carries, as ``.partial``, the response as far as it came. To serve several subscribers with one
-    request, share it.
+    carries, as ``.partial``, the response as far as it came.
+
+    The shortcuts are streams of the same kind: to subscribe to, to iterate over or to ``await``.
     """
 
-    def text(self) -> Observable[str]:
+    def text(self) -> RequestStream[str]:
         """The fragments of the answer's text; see `operators.text_deltas`."""
-        return self.pipe(rxc.text_deltas())
+        return self._folded(TextDeltaFold)
 
-    def thinking(self) -> Observable[str]:
+    def thinking(self) -> RequestStream[str]:
         """The fragments of the model's thinking; see `operators.thinking_deltas`."""
-        return self.pipe(rxc.thinking_deltas())
+        return self._folded(ThinkingDeltaFold)
 
-    def tool_calls(self) -> Observable[ToolCall]:
+    def tool_calls(self) -> RequestStream[ToolCall]:
         """The tool calls, each when complete; see `operators.assemble_tool_calls`."""
-        return self.pipe(rxc.assemble_tool_calls())
+        return self._folded(ToolCallFold)
 
-    def citations(self) -> Observable[Citation]:
+    def citations(self) -> RequestStream[Citation]:
         """The citations as they arrive; see `operators.citations`."""
-        return self.pipe(rxc.citations())
+        return self._folded(CitationFold)
 
-    def cited_text(self) -> Observable[CitedText]:
+    def cited_text(self) -> RequestStream[CitedText]:
         """The answer so far with its citations; see `operators.attach_citations`."""
-        return self.pipe(rxc.attach_citations())
+        return self._folded(LiveCitedTextFold)
 
-    def response(self) -> Observable[ChatResponse]:
+    def response(self) -> RequestStream[ChatResponse]:
         """The response that the non-streaming call would have given, at ``message-end``.
 
         It comes also with a generation that failed, before the error does.
         """
-        return self.pipe(rxc.events_of(MessageEnd)).pipe(ops.map(_response_of))
+        return self._folded(_ResponseAtEnd)
 
-
-def _response_of(end: MessageEnd) -> ChatResponse:
-    return end.response or ChatResponse()
+    def _folded(self, make_fold: Callable[[], Fold[ChatEvent, B]]) -> RequestStream[B]:
+        open_batches = self._open_batches
+        return RequestStream(self._transport, lambda: FoldedBatches(open_batches(), make_fold()))

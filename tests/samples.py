@@ -227,7 +227,7 @@ class _Writer:
                     waiting.remove((cited, when))
                     self.cite(cited)
         for cited, when in waiting:
-            if when == "after text" or when == "inline":
+            if when in ("inline", "after text"):
                 self.cite(cited)
         self.write("content-end", block.index)
         for cited, when in waiting:
@@ -272,7 +272,7 @@ class _Writer:
         return [start, *map(delta, call.fragments), *([end] if call.ended else [])]
 
 
-_TEXT = st.text("ab é\n\r\u2028\u0301😀𝒳\"\\{}", max_size=5)
+_TEXT = st.text('ab é\n\r\u2028\u0301😀\U0001d4b3"\\{}', max_size=5)
 _KEYS = st.text("abcé😀", min_size=1, max_size=3)
 _VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-999, 999) | st.just(0.5) | _TEXT,
@@ -331,13 +331,14 @@ def _draw_blocks(draw: Callable[..., Any], indexed: bool) -> list[_Block]:
     return blocks
 
 
+_STYLES = st.sampled_from([{}, {"indent": 4}, {"ensure_ascii": False}, {"separators": (",", ":")}])
+
+
 def _draw_calls(draw: Callable[..., Any]) -> list[_Call]:
     calls: list[_Call] = []
     for number in range(draw(st.integers(0, 3))):
         arguments = draw(st.none() | st.dictionaries(_KEYS, _VALUES, max_size=3))
-        style = draw(
-            st.sampled_from([{}, {"indent": 4}, {"ensure_ascii": False}, {"separators": (",", ":")}])
-        )
+        style = draw(_STYLES)
         fragments = [] if arguments is None else _cut(draw, json.dumps(arguments, **style))
         function: JSON = {"name": f"tool_{number}"}
         opening = draw(st.sampled_from(["", "absent", "first"]))
@@ -388,7 +389,7 @@ _ENDS = st.sampled_from(
         {"finish_reason": "COMPLETE", "usage": usage()},
         {"finish_reason": "STOP_SEQUENCE", "usage": {**usage(), "cached_tokens": 0, "x_tier": "a"}},
         {"finish_reason": "COMPLETE"},
-        {"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 2.0, "image_tokens": 9}}},
+        {"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 2.5, "image": 9}}},
         {"finish_reason": "TOOL_CALL", "usage": usage(0, 0)},
     ]
 )
@@ -437,11 +438,10 @@ def streams(draw: Callable[..., Any]) -> Sample:
         reply["logprobs"] = writer.items
     answer = [block for block in blocks if block.kind == "text"]
     # Citations stand in order of arrival, within a segment too.
+    arrived = {id(cited): number for number, cited in enumerate(writer.citations)}
     for block in answer:
-        block.citations.sort(key=lambda c: next(i for i, w in enumerate(writer.citations) if w is c))
-    streamed = [
-        c.head["function"].get("arguments", "") + "".join(c.fragments) for c in calls
-    ]
+        block.citations.sort(key=lambda cited: arrived[id(cited)])
+    streamed = [c.head["function"].get("arguments", "") + "".join(c.fragments) for c in calls]
     return Sample(
         events=writer.events,
         reply=reply,

@@ -24,15 +24,15 @@ def test_defaults_of_timeouts() -> None:
 @pytest.mark.parametrize("name", ["connect", "first_event", "idle", "total"])
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_a_limit_that_is_no_number_of_seconds(name: str, value: Any) -> None:
-    """A limit that is not a finite number from 0 is refused by name."""
+    """A limit that is not a finite number above 0 is refused by name."""
     with pytest.raises(ConfigurationError, match=rf"timeouts\.{name}\b"):
         Timeouts(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["connect", "first_event", "idle", "total"])
-@pytest.mark.parametrize("value", [None, 0, 0.0, 0.25, 86_400])
+@pytest.mark.parametrize("value", [None, 1, 0.25, 86_400])
 def test_a_limit_that_is_fine(name: str, value: Any) -> None:
-    """None, zero, fractions and long times are limits."""
+    """None, fractions and long times are limits."""
     assert getattr(Timeouts(**{name: value}), name) == value
 
 
@@ -147,10 +147,14 @@ def test_one_limit_for_each_wait() -> None:
     assert limited == Timeouts(connect=5, first_event=5, idle=5, total=600)
 
 
-def test_a_limit_of_zero_is_a_limit() -> None:
-    """Zero seconds do not read as no option."""
-    limited = RequestOptions(timeout_in_seconds=0).timeouts_over(Timeouts())
-    assert limited == Timeouts(connect=0, first_event=0, idle=0)
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_a_limit_of_zero_is_refused(zero: float) -> None:
+    """Zero means at once to one clock and never to another, so it has to be said otherwise."""
+    for name in ("connect", "first_event", "idle", "total"):
+        with pytest.raises(ConfigurationError, match=rf"timeouts\.{name} should be seconds above 0"):
+            Timeouts(**{name: zero})
+    with pytest.raises(ConfigurationError, match="timeout_in_seconds should be seconds above 0"):
+        RequestOptions(timeout_in_seconds=zero)
 
 
 def test_limits_one_by_one_replace_the_clients() -> None:

@@ -14,7 +14,6 @@ from rxcohere.folds.citations import (
     Segment,
 )
 from rxcohere.folds.fold import Fold
-from rxcohere.folds.partial_json import PartialJSON
 from rxcohere.folds.response import LiveResponseFold, ResponseFold
 from rxcohere.folds.text import (
     AccumulatedTextFold,
@@ -35,7 +34,6 @@ __all__ = [
     "Fold",
     "LiveCitedTextFold",
     "LiveResponseFold",
-    "PartialJSON",
     "ResponseFold",
     "Segment",
     "TextDeltaFold",

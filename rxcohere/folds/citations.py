@@ -73,8 +73,8 @@ class _CitedBlock:
 class CitedText:
     """The answer's text at one moment, and the citations that had arrived by then.
 
-    It stays as it was when it came out, and costs nothing until it is read. Two are equal when they
-    say the same.
+    It stays as it was when it came out, and costs nothing until it is read. Two are equal when what
+    came, the text, its segments and the citations are.
 
     Attributes:
         delta: the fragment of text that just came, "" when it was a citation.

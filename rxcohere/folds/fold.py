@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from io import StringIO
 from typing import Protocol, TypeVar
 
@@ -13,11 +13,11 @@ Out_co = TypeVar("Out_co", covariant=True)
 class Fold(Protocol[In_contra, Out_co]):
     """Events in, values out; one instance for one stream."""
 
-    def push(self, event: In_contra, /) -> Iterable[Out_co]:
+    def push(self, event: In_contra, /) -> Sequence[Out_co]:
         """The values that this event makes known, in order."""
         ...
 
-    def finish(self) -> Iterable[Out_co]:
+    def finish(self) -> Sequence[Out_co]:
         """The values that are known only when the stream has completed."""
         ...
 

@@ -14,6 +14,7 @@ from rxcohere.events import (
     MessageEnd,
     MessageStart,
     ToolCallDelta,
+    ToolCallEnd,
     ToolCallStart,
     ToolPlanDelta,
 )
@@ -27,6 +28,7 @@ from rxcohere.response import (
     LogprobItem,
     TextContent,
     ThinkingContent,
+    ToolCall,
     UnknownContent,
 )
 
@@ -45,9 +47,9 @@ class _Block:
     def build(self) -> Content:
         match self.kind:
             case "text":
-                return TextContent(type="text", text=self.text.read(), **self.extra)
+                return TextContent(text=self.text.read(), **self.extra)
             case "thinking":
-                return ThinkingContent(type="thinking", thinking=self.text.read(), **self.extra)
+                return ThinkingContent(thinking=self.text.read(), **self.extra)
             case _:
                 return UnknownContent(type=self.kind, **self.extra)
 
@@ -120,10 +122,9 @@ class ResponseFold:
             if event.logprobs is not None:
                 self._logprobs.append(event.logprobs)
         elif type(event) is ToolCallDelta:
-            call = self._latest_call.get(event.index)
-            if call is None:
-                call = self._open_call(ToolCallBuilder(event.index, None))
-            call.arguments.append(event.arguments)
+            call = self._latest_call.get(event.index) or self._open_call(event.index, None)
+            if not call.ended:
+                call.arguments.append(event.arguments)
         elif type(event) is ToolPlanDelta:
             self._plan.append(event.text)
         elif type(event) is CitationStart:
@@ -132,7 +133,11 @@ class ResponseFold:
         elif type(event) is ContentStart:
             self._open_block(event.index, event.content)
         elif type(event) is ToolCallStart:
-            self._open_call(ToolCallBuilder(event.index, event.tool_call))
+            self._open_call(event.index, event.tool_call)
+        elif type(event) is ToolCallEnd:
+            if event.index in self._latest_call:
+                self._latest_call[event.index].ended = True
+            return False  # it only keeps later fragments out
         elif type(event) is MessageStart:
             self._id = event.id
             message = None if event.delta is None else event.delta.message
@@ -164,8 +169,8 @@ class ResponseFold:
         self._blocks.append(block)
         block.text.append(text or "")
 
-    def _open_call(self, call: ToolCallBuilder) -> ToolCallBuilder:
-        self._latest_call[call.index] = call
+    def _open_call(self, index: int, head: ToolCall | None) -> ToolCallBuilder:
+        call = self._latest_call[index] = ToolCallBuilder(index, head)
         self._calls.append(call)
         return call
 

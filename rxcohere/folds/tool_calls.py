@@ -2,7 +2,8 @@
 
 A stream numbers its calls by ``index``. They come one after another today, but nothing promises
 that, so fragments are told apart by index alone, in any interleaving. A second start with an index
-begins a new call: streams without any index exist.
+begins a new call: streams without any index exist. A fragment that comes after the end of its call
+is dropped: a call that was given out is complete.
 """
 
 from __future__ import annotations
@@ -13,21 +14,19 @@ from typing import Any, cast
 from rxcohere.events import ChatEvent, MessageEnd, ToolCallDelta, ToolCallEnd, ToolCallStart
 from rxcohere.folds.fold import TextBuffer
 from rxcohere.folds.partial_json import PartialJSON
-from rxcohere.response import ToolCall, ToolCallFunction
-
-_CUT_OFF = frozenset({"ERROR", "TIMEOUT", "MAX_TOKENS"})
-"""Finish reasons that may leave a call half written."""
+from rxcohere.response import ToolCall, ToolCallFunction, generation_failed
 
 
 class ToolCallBuilder:
     """One call under way: its head as it started, and the arguments that followed."""
 
-    __slots__ = ("arguments", "head", "index")
+    __slots__ = ("arguments", "ended", "head", "index")
 
     def __init__(self, index: int, head: ToolCall | None) -> None:
         self.index = index
         self.head = head or ToolCall()
         self.arguments = TextBuffer(self.head.arguments)
+        self.ended = False
 
     def build(self) -> ToolCall:
         """The call as far as it came."""
@@ -48,28 +47,33 @@ class ToolCallFold:
     complete and does not come out; the response keeps what there was of it.
     """
 
-    __slots__ = ("_open",)
+    __slots__ = ("_ended", "_open")
 
     def __init__(self) -> None:
         self._open: dict[int, ToolCallBuilder] = {}
+        self._ended: set[int] = set()
 
     def push(self, event: ChatEvent) -> tuple[ToolCall, ...]:
         """The calls that this event completes."""
         if type(event) is ToolCallDelta:
             call = self._open.get(event.index)
-            if call is None:
+            if call is None and event.index not in self._ended:
                 call = self._open[event.index] = ToolCallBuilder(event.index, None)
-            call.arguments.append(event.arguments)
+            if call is not None:
+                call.arguments.append(event.arguments)
             return ()
         if type(event) is ToolCallStart:
             unfinished = self._open.pop(event.index, None)
+            self._ended.discard(event.index)
             self._open[event.index] = ToolCallBuilder(event.index, event.tool_call)
             return (unfinished.build(),) if unfinished else ()
         if type(event) is ToolCallEnd:
             call = self._open.pop(event.index, None)
+            self._ended.add(event.index)
             return (call.build(),) if call else ()
         if type(event) is MessageEnd:
-            if (event.finish_reason or "").upper() in _CUT_OFF:
+            reason = event.finish_reason or ""
+            if generation_failed(reason) or reason.upper() == "MAX_TOKENS":
                 self._open.clear()
             return self.finish()
         return ()
@@ -87,14 +91,14 @@ class ToolCallProgress:
 
     Attributes:
         index: which of the message's calls this is.
-        id: the call's id, "" if it has none.
+        id: the call's id, None if it has none.
         name: the tool's name.
         delta: the fragment that just came.
         length: how many characters of arguments have come.
     """
 
     index: int
-    id: str
+    id: str | None
     name: str
     delta: str
     length: int
@@ -152,17 +156,17 @@ class ToolCallProgressFold:
     __slots__ = ("_open",)
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[str, str, _GrowingArguments]] = {}
+        self._open: dict[int, tuple[str | None, str, _GrowingArguments]] = {}
 
     def push(self, event: ChatEvent) -> tuple[ToolCallProgress, ...]:
         """The progress that this event makes."""
         if type(event) is ToolCallDelta:
             if event.index not in self._open:
-                self._open[event.index] = ("", "", _GrowingArguments())
+                self._open[event.index] = (None, "", _GrowingArguments())
             return self._progress(event.index, event.arguments)
         if type(event) is ToolCallStart:
             head = event.tool_call or ToolCall()
-            self._open[event.index] = (head.id or "", head.name, _GrowingArguments())
+            self._open[event.index] = (head.id, head.name, _GrowingArguments())
             return self._progress(event.index, head.arguments) if head.arguments else ()
         if type(event) is ToolCallEnd:
             self._open.pop(event.index, None)

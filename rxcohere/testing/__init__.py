@@ -17,9 +17,9 @@ from rxcohere.testing.faults import (
     DoneEarly,
     DropDone,
     Fault,
+    HangUp,
     KeepAlives,
     Linger,
-    Refuse,
     Stall,
     Status,
 )
@@ -28,7 +28,14 @@ from rxcohere.testing.recording import record
 from rxcohere.testing.reply import Chunking, Ending, Framing, Reply
 from rxcohere.testing.requests import RecordedRequest
 from rxcohere.testing.server import ReplayServer
-from rxcohere.testing.transcripts import DONE, EventModel, Playable, Transcript, encode_event, names
+from rxcohere.testing.transcripts import (
+    DONE,
+    EventModel,
+    Playable,
+    Transcript,
+    encode_event,
+    transcript_names,
+)
 
 __all__ = [
     "DONE",
@@ -45,17 +52,17 @@ __all__ = [
     "EventModel",
     "Fault",
     "Framing",
+    "HangUp",
     "KeepAlives",
     "Linger",
     "Playable",
     "RecordedRequest",
-    "Refuse",
     "ReplayServer",
     "Reply",
     "Stall",
     "Status",
     "Transcript",
     "encode_event",
-    "names",
     "record",
+    "transcript_names",
 ]

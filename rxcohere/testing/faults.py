@@ -100,7 +100,7 @@ def _phrase(status: int) -> str:
 
 
 @dataclass(frozen=True)
-class Refuse(Fault):
+class HangUp(Fault):
     """The connection is closed without an answer, once the request has been read."""
 
     def apply(self, reply: Reply) -> Reply:

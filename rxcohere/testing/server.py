@@ -35,9 +35,10 @@ class ReplayServer(Counters):
     field. What it counts, and how to wait for it, is in `Counters`.
 
     Args:
-        transcript: what is played: a `Transcript`, the name of a shipped one (see `names`), a path,
-            or a whole body as bytes; a sequence of them, of which each reply plays one and the last
-            one is repeated; or a function from the request to one. By default the request decides:
+        transcript: what is played: a `Transcript`, the name of a shipped one (see
+            `transcript_names`), a path, or a whole body as bytes; a sequence of them, of which each
+            reply plays one and the last one is repeated; or a function from the request to one. By
+            default the request decides:
             ``tool-answer`` where it has a tool message, then ``tools``, ``rag``, ``reasoning`` and
             ``logprobs`` where it asks for these, else ``text``.
         chunking: how the body is cut into writes: ``whole``, one ``event`` or one ``byte`` a write,

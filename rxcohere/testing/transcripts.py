@@ -60,7 +60,7 @@ def is_done(frame: bytes) -> bool:
     return _IS_DONE(frame) is not None
 
 
-def names() -> tuple[str, ...]:
+def transcript_names() -> tuple[str, ...]:
     """The names of the shipped transcripts, in alphabetical order."""
     files = (entry.name for entry in _DATA.iterdir())
     return tuple(sorted(name.removesuffix(".sse") for name in files if name.endswith(".sse")))
@@ -80,19 +80,20 @@ class Transcript:
 
     @classmethod
     def load(cls, source: str | os.PathLike[str]) -> Transcript:
-        """The shipped transcript of that name (see `names`), or the one in that file.
+        """The shipped transcript of that name (see `transcript_names`), or the one in that file.
 
         Raises:
             ConfigurationError: there is neither.
         """
-        if isinstance(source, str) and source in names():
+        if isinstance(source, str) and source in transcript_names():
             return cls.from_bytes((_DATA / f"{source}.sse").read_bytes(), name=source)
         path = Path(source)
         try:
             return cls.from_bytes(path.read_bytes(), name=path.stem)
         except OSError as error:
+            shipped = ", ".join(transcript_names())
             raise ConfigurationError(
-                f"expected a readable file or one of the shipped transcripts {', '.join(names())}; "
+                f"expected a readable file or one of the shipped transcripts {shipped}; "
                 f"got {str(source)!r}: {error}"
             ) from error
 

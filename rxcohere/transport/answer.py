@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
-from aiohttp.streams import DataQueue
 
 from rxcohere.errors import (
     ApiError,
@@ -110,7 +109,7 @@ def body_failure(
     """
     # aiohttp reports both as an incomplete payload, or for a body without a length not at all; what
     # the connection met tells them apart.
-    met = connection.exception() if isinstance(connection, DataQueue) else None
+    met = connection.exception() if isinstance(connection, aiohttp.DataQueue) else None
     cause = error or met
     failure: ConnectionFailedError | StreamTruncatedError
     if isinstance(error, OSError) or isinstance(met, OSError):

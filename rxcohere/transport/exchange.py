@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import aiohttp
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from rxcohere.errors import (
     ConnectionFailedError,
     EventDecodeError,
+    GenerationError,
     StreamCancelledError,
     StreamError,
     StreamTimeoutError,
@@ -20,7 +20,7 @@ from rxcohere.errors import (
     TimeoutPhase,
 )
 from rxcohere.events import ChatEvent
-from rxcohere.response import ChatResponse
+from rxcohere.response import ChatResponse, generation_failed
 from rxcohere.transport.answer import body_failure, check_answer, connection_of
 from rxcohere.transport.reader import EventReader
 from rxcohere.transport.retrying import retrying
@@ -44,8 +44,6 @@ class Exchange(ABC, Generic[T]):
         self._verdict: StreamError | None = None  # ours, once we broke the exchange off
         self._opening: asyncio.Timeout | None = None
         self._total_at: float | None = None
-        self.on_close: Callable[[], None] | None = None
-        """Called once, when the exchange is over."""
 
     @abstractmethod
     async def next_batch(self) -> list[T]:
@@ -60,13 +58,9 @@ class Exchange(ABC, Generic[T]):
         self._break_off(StreamCancelledError(reason))
 
     def close(self) -> None:
-        """Gives up the connection at once, if the exchange still has one."""
-        if self._response is not None and not self._response.closed:
-            self._response.close()
+        """Gives up the connection at once, unless the body is all there."""
+        self._abandon()
         self._transport.leave(self)
-        on_close, self.on_close = self.on_close, None
-        if on_close is not None:
-            on_close()
 
     def _expire(self, phase: TimeoutPhase) -> None:
         self._break_off(self._timeout(phase))
@@ -74,7 +68,7 @@ class Exchange(ABC, Generic[T]):
     def _timeout(self, phase: TimeoutPhase) -> StreamTimeoutError:
         limit = getattr(self._call.timeouts, phase)
         problem = {
-            "first_event": f"no event within {limit:g} s of the request",
+            "first_event": f"nothing came within {limit:g} s of the request",
             "idle": f"no event within {limit:g} s of the one before",
             "total": f"not at its end within {limit:g} s",
         }[phase]
@@ -86,7 +80,7 @@ class Exchange(ABC, Generic[T]):
         self._verdict = verdict
         if self._opening is not None:
             self._opening.reschedule(asyncio.get_running_loop().time())
-        elif self._response is not None:
+        elif self._response is not None and not self._response.closed:
             self._response.close()  # which wakes the reader
 
     def _own(self, error: StreamError) -> StreamError:
@@ -108,7 +102,7 @@ class Exchange(ABC, Generic[T]):
         opening = self._opening = asyncio.timeout_at(self._total_at)
         try:
             async with opening:
-                await self._transport.enter(self)
+                self._transport.enter(self)
                 return await retrying(self._call.retry)(self._attempt)
         except TimeoutError:
             if not opening.expired():
@@ -118,6 +112,7 @@ class Exchange(ABC, Generic[T]):
         raise self._verdict or self._timeout("total")
 
     async def _attempt(self) -> list[T]:
+        await self._transport.take_slot(self)
         limit = asyncio.timeout(self._call.timeouts.first_event)
         try:
             async with limit:
@@ -134,13 +129,15 @@ class Exchange(ABC, Generic[T]):
         raise self._timeout("first_event")
 
     def _abandon(self) -> None:
-        if self._response is not None:
+        # When the end of the body arrives, aiohttp puts the connection back into its pool by itself
+        # and closes the response, which then has nothing left to give up.
+        if self._response is not None and not self._response.closed:
             self._response.close()
-            self._response = None
+        self._transport.free_slot(self)
 
 
 class EventExchange(Exchange[ChatEvent]):
-    """The events of one stream, each batch as it came over the socket."""
+    """The events of one stream, some at a time, in the order in which they came."""
 
     def __init__(self, transport: Transport, call: Call) -> None:
         super().__init__(transport, call)
@@ -154,26 +151,19 @@ class EventExchange(Exchange[ChatEvent]):
             ApiError: the server refused the request.
             StreamError: the stream did not reach its end.
         """
-        try:
-            return await (self._open() if self._reader is None else self._read(self._reader))
-        finally:
-            if self._reader is not None and self._reader.ended:
-                self._reader.settle()
-
-    async def _read(self, reader: EventReader) -> list[ChatEvent]:
-        watchdog = self._watchdog
-        if watchdog is None:
+        if self._reader is None or self._response is None:
+            return await self._open()
+        if self._watchdog is None:
             limits = self._call.timeouts
-            watchdog = self._watchdog = Watchdog(limits.idle, self._total_at, self._expire)
-        watchdog.wait()
+            self._watchdog = Watchdog(limits.idle, self._total_at, self._expire)
+        self._watchdog.wait()
         try:
-            events = await reader.read()
+            events = await self._reader.read()
         except StreamError as error:
             verdict = self._own(error)
         else:
-            watchdog.reset()
+            self._watchdog.reset()
             return events
-        watchdog.stop()
         raise verdict
 
     async def _first(self, response: aiohttp.ClientResponse) -> list[ChatEvent]:
@@ -181,7 +171,7 @@ class EventExchange(Exchange[ChatEvent]):
         return await self._reader.read()
 
     def close(self) -> None:
-        """Gives up the connection at once, if the exchange still has one."""
+        """Gives up the connection at once, unless the body is all there."""
         if self._watchdog is not None:
             self._watchdog.stop()
         super().close()
@@ -209,9 +199,13 @@ class ReplyExchange(Exchange[ChatResponse]):
         try:
             body = await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            failure = body_failure("the reply broke off", error, connection)
+            failure: StreamError = body_failure("the reply broke off", error, connection)
         else:
-            return [_parse_reply(body)]
+            reply = _parse_reply(body)
+            if not generation_failed(reply.finish_reason):
+                return [reply]
+            failure = GenerationError(str(reply.finish_reason))
+            failure.partial = reply
         raise failure
 
 

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from rxcohere.errors import EventDecodeError, GenerationError, StreamError, StreamTruncatedError
 from rxcohere.events import ChatEvent, MessageEnd, parse_event, validate_event_json
 from rxcohere.folds import ResponseFold
+from rxcohere.response import generation_failed
 from rxcohere.sse import SSEDecoder
 from rxcohere.transport.answer import body_failure, connection_of
 
 _DONE = b"[DONE]"
-_FAILED = frozenset({"ERROR", "TIMEOUT"})
 
 _BATCH = 32
 """Events that are made at a time. An event is a dozen objects that the garbage collector counts,
@@ -39,12 +39,10 @@ class EventReader:
         "_frames",
         "_max_event_bytes",
         "_position",
-        "_response",
         "ended",
     )
 
     def __init__(self, response: aiohttp.ClientResponse, max_event_bytes: int) -> None:
-        self._response = response
         self._content = response.content
         self._connection = connection_of(response)
         self._max_event_bytes = max_event_bytes
@@ -71,10 +69,8 @@ class EventReader:
             else:
                 await self._fill()
         if self._end is not None:
-            end, self._end = self._end, None
-            self.ended = True
-            end.partial = self._fold.response()
-            raise end
+            self._end.partial = self._fold.response()
+            raise self._end
         return []
 
     async def _fill(self) -> None:
@@ -94,16 +90,11 @@ class EventReader:
         problem = f"the body ended before message-end{inside}"
         self._end = body_failure(problem, None, self._connection)
 
-    def settle(self) -> None:
-        """Gives the connection back if the body is all there, else closes it."""
-        # aiohttp has put the connection back into its pool when the end of the body arrived.
-        if not self._content.is_eof():
-            self._response.close()
-
     def _received(self) -> bytes:
         """What arrived before the connection failed and was not read.
 
-        aiohttp raises the failure first and would drop it. This is the one private call we make.
+        aiohttp raises the failure first and would drop it. This is the one private call we make;
+        without it, as in some later version, a slow reader would lose what it has not read.
         """
         take = getattr(self._content, "_read_nowait", None)
         return take(-1) if take is not None else b""
@@ -116,6 +107,9 @@ class EventReader:
         may_be_large = decoder.pending + len(chunk) > limit
         self._frames = decoder.feed_data(chunk)
         self._position = 0
+        if self._frames and self._frames[-1] == _DONE:
+            self._frames.pop()
+            self._end = _done_early()  # unless message-end is among the frames before it
         if may_be_large:
             for number, data in enumerate(self._frames):
                 if len(data) > limit:
@@ -153,7 +147,7 @@ class EventReader:
                 continue  # a keep-alive of some gateways; Cohere sends none
             try:
                 if data == _DONE:
-                    raise StreamTruncatedError("[DONE] came before message-end")
+                    raise _done_early()
                 events.append(parse_event(data))
             except StreamError as error:
                 self._end = error
@@ -168,7 +162,10 @@ class EventReader:
         )
         self.ended = True
         self._end = None
-        reason = end.finish_reason or ""
-        if reason.upper() in _FAILED:
-            self._end = GenerationError(reason, end.error, end.error_type)
+        if generation_failed(end.finish_reason):
+            self._end = GenerationError(str(end.finish_reason), end.error, end.error_type)
         return [*events[:position], end.with_response(self._fold.response())]
+
+
+def _done_early() -> StreamTruncatedError:
+    return StreamTruncatedError("[DONE] came before message-end")

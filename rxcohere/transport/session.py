@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import aiohttp
 from multidict import CIMultiDict
@@ -15,15 +15,20 @@ from yarl import URL
 
 from rxcohere import __version__
 from rxcohere.errors import ConfigurationError, StreamCancelledError
-from rxcohere.options import RequestOptions, Retry, Timeouts, check_header
+from rxcohere.options import RequestOptions, Retry, Timeouts, check_header, check_whole
 from rxcohere.request import ChatRequest
 from rxcohere.runtime import LoopBinding, refuse_to_block, running_loop
 from rxcohere.transport.answer import request_failure
 
-if TYPE_CHECKING:
-    from rxcohere.transport.exchange import Exchange
-
 _PATH = "v2/chat"
+
+
+class Cancellable(Protocol):
+    """What can be live: `Transport` tells it when the client is closed."""
+
+    def cancel(self, reason: str) -> None:
+        """Breaks off; the consumer gets `StreamCancelledError`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # without a repr: the headers hold the key
@@ -31,20 +36,15 @@ class Call:
     """A request, ready to be sent any number of times.
 
     Attributes:
-        stream: whether events are asked for, or one reply.
+        accept: the media type that is asked for, and the only one that is taken.
     """
 
-    stream: bool
+    accept: str
     url: URL
     headers: CIMultiDict[str]
     body: bytes
     timeouts: Timeouts
     retry: Retry
-
-    @property
-    def accept(self) -> str:
-        """The media type that is asked for, and the only one that is taken."""
-        return "text/event-stream" if self.stream else "application/json"
 
 
 class _LoopResources:
@@ -111,6 +111,13 @@ class Transport:
         max_event_bytes: int,
     ) -> None:
         check_header("api_key", api_key, shown=False)
+        _check_kind("timeouts", timeouts, Timeouts)
+        _check_kind("retry", retry, Retry)
+        if session is not None:
+            _check_kind("session", session, aiohttp.ClientSession)
+        if max_connections is not None:
+            check_whole("max_connections", max_connections, 1)
+        check_whole("max_event_bytes", max_event_bytes, 1)
         self._secret = api_key
         self.base_url = base_url
         self._url = _endpoint(base_url)
@@ -125,13 +132,14 @@ class Transport:
         if client_name is not None:
             check_header("client_name", client_name)
             self._headers["X-Client-Name"] = client_name
-        self.binding = LoopBinding()
-        self.tasks: set[Any] = set()
-        self._live: set[Exchange[Any]] = set()
+        self._binding = LoopBinding()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Work under way, held here so that the collector does not take it."""
+        self._live: dict[Cancellable, asyncio.Semaphore | None] = {}  # and whose slot each has
         self._resources: _LoopResources | None = None
         self.closed = False
         if session is not None and running_loop() is not None:
-            self.binding.acquire()  # a session belongs to the loop it was made in
+            self._binding.acquire()  # a session belongs to the loop it was made in
 
     @property
     def secret(self) -> str:
@@ -158,7 +166,7 @@ class Transport:
                 f"request_options.additional_query_parameters: {error}"
             ) from error
         return Call(
-            stream=stream,
+            accept=accept,
             url=url,
             headers=headers,
             body=request.body(stream, options.additional_body_parameters),
@@ -189,18 +197,42 @@ class Transport:
         # Raised outside of the handler, so that no frame that holds the headers hangs on to it.
         raise failure
 
-    async def enter(self, exchange: Exchange[Any]) -> None:
-        """Counts an exchange among the live ones, when there is a connection to be had for it."""
+    def acquire_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop to work on.
+
+        Raises:
+            StreamCancelledError: the client is closed.
+        """
         if self.closed:
             raise StreamCancelledError("the client is closed")
-        self._live.add(exchange)
-        if (slots := (await self._acquire()).slots) is not None:
-            await slots.acquire()
-            exchange.on_close = slots.release
+        return self._binding.acquire()
 
-    def leave(self, exchange: Exchange[Any]) -> None:
+    def enter(self, exchange: Cancellable) -> None:
+        """Counts an exchange among the live ones.
+
+        Raises:
+            StreamCancelledError: the client is closed.
+        """
+        if self.closed:
+            raise StreamCancelledError("the client is closed")
+        self._live[exchange] = None
+
+    async def take_slot(self, exchange: Cancellable) -> None:
+        """Waits until there is a connection to be had."""
+        slots = (await self._acquire()).slots
+        if slots is not None:
+            await slots.acquire()
+            self._live[exchange] = slots
+
+    def free_slot(self, exchange: Cancellable) -> None:
+        """The exchange has no connection any more."""
+        if (slots := self._live.get(exchange)) is not None:
+            self._live[exchange] = None
+            slots.release()
+
+    def leave(self, exchange: Cancellable) -> None:
         """The exchange is over."""
-        self._live.discard(exchange)
+        self._live.pop(exchange, None)
 
     async def _acquire(self) -> _LoopResources:
         loop = asyncio.get_running_loop()
@@ -215,14 +247,14 @@ class Transport:
     async def aclose(self) -> None:
         """Ends live exchanges with `StreamCancelledError` and closes the connections."""
         self.closed = True
-        loop = self.binding.current
-        if loop is None:
-            pass
-        elif loop is running_loop():
+        here, loop = running_loop(), self._binding.current
+        if loop is here:
             await self._close_here()
-        else:
+        elif loop is not None:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_here(), loop))
-        self.binding.release()
+        background = self._binding.release()
+        if background is not None and background.loop is not here:
+            await asyncio.wrap_future(background.ended)
 
     def close(self) -> None:
         """The same for synchronous code.
@@ -232,20 +264,27 @@ class Transport:
         """
         refuse_to_block("close()", "await aclose()")
         self.closed = True
-        if (loop := self.binding.current) is not None:
+        if (loop := self._binding.current) is not None:
             asyncio.run_coroutine_threadsafe(self._close_here(), loop).result()
-        self.binding.release()
+        if (background := self._binding.release()) is not None:
+            background.join()
 
     async def _close_here(self) -> None:
         for exchange in list(self._live):
             exchange.cancel("the client was closed under a live stream")
-        tasks = self.tasks - {asyncio.current_task()}
-        if tasks:
+        # Not those of other loops, which only wait for what this one hands over.
+        here, own = asyncio.get_running_loop(), asyncio.current_task()
+        if tasks := [t for t in list(self.tasks) if t.get_loop() is here and t is not own]:
             await asyncio.wait(tasks)
         resources, self._resources = self._resources, None
         if resources is not None:
             with suppress(RuntimeError):  # the loop is finishing it off itself
                 await resources.close()
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} should be a {kind.__name__}, not {value!r}")
 
 
 def _endpoint(base_url: str) -> URL:

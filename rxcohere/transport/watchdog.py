@@ -11,8 +11,8 @@ from rxcohere.errors import TimeoutPhase
 class Watchdog:
     """Calls back once, when a limit is reached. One timer serves a whole stream.
 
-    Only time spent waiting counts as idle: `wait` starts the clock, `rest` stops it, and `reset`
-    turns it back when events came. The timer is not moved for each event; it looks, when it is due,
+    Only time spent waiting counts as idle: `wait` starts the clock, and `reset` turns it back and
+    stops it when events came. The timer is not moved for each event; it looks, when it is due,
     whether there is time left, and sleeps on if so.
 
     Args:
@@ -21,7 +21,7 @@ class Watchdog:
         on_expiry: gets the phase that took too long.
     """
 
-    __slots__ = ("_idle", "_loop", "_on_expiry", "_timer", "_total_at", "_waited", "_waiting_since")
+    __slots__ = ("_idle", "_loop", "_on_expiry", "_timer", "_total_at", "_waiting_since")
 
     def __init__(
         self,
@@ -33,24 +33,16 @@ class Watchdog:
         self._idle = idle
         self._total_at = total_at
         self._on_expiry = on_expiry
-        self._waited = 0.0
         self._waiting_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sleep(self._loop.time())
 
     def wait(self) -> None:
-        """Starts to count: the consumer asks for more."""
+        """Starts to count: the consumer asks for more and has to wait."""
         self._waiting_since = self._loop.time()
-
-    def rest(self) -> None:
-        """Stops counting: the consumer is busy. Without a `reset` the time so far is kept."""
-        if self._waiting_since is not None:
-            self._waited += self._loop.time() - self._waiting_since
-            self._waiting_since = None
 
     def reset(self) -> None:
         """Turns the idle clock back and stops it: events came."""
-        self._waited = 0.0
         self._waiting_since = None
 
     def stop(self) -> None:
@@ -69,19 +61,14 @@ class Watchdog:
             self._timer = self._loop.call_at(min(due), self._look)
 
     def _elapsed(self, now: float) -> float:
-        since = self._waiting_since
-        return self._waited + (0.0 if since is None else now - since)
+        return 0.0 if self._waiting_since is None else now - self._waiting_since
 
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
         if self._total_at is not None and now >= self._total_at:
             self._on_expiry("total")
-        elif (
-            self._idle is not None
-            and self._waiting_since is not None
-            and self._elapsed(now) >= self._idle
-        ):
+        elif self._idle is not None and self._elapsed(now) >= self._idle:
             self._on_expiry("idle")
         else:
             self._sleep(now)

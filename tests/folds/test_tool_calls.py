@@ -261,7 +261,7 @@ def test_progress_of_arguments_that_are_no_object() -> None:
 def test_progress_without_a_start() -> None:
     """Fragments whose start never came have progress without id and name."""
     (p,) = run(ToolCallProgressFold(), parsed([tool_call_delta('{"x": 1', 3)]))
-    assert (p.index, p.id, p.name, p.parsed) == (3, "", "", {"x": 1})
+    assert (p.index, p.id, p.name, p.parsed) == (3, None, "", {"x": 1})
 
 
 def test_progress_of_bare_events() -> None:

@@ -14,7 +14,7 @@ from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
 from rxcohere.events import ChatEvent, parse_event
-from rxcohere.testing import DONE, Transcript, encode_event, names, record
+from rxcohere.testing import DONE, Transcript, encode_event, record, transcript_names
 
 on_next, on_completed, on_error = (
     ReactiveTest.on_next,
@@ -42,7 +42,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return files
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", transcript_names())
 def test_the_file_is_a_transcript_of_the_stream(name: str, path: Path) -> None:
     """Events pass through as they are, and the file holds each of them, then [DONE]."""
     events = Transcript.load(name).events

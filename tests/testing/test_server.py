@@ -25,15 +25,15 @@ from rxcohere.testing import (
     DoneEarly,
     DropDone,
     Fault,
+    HangUp,
     KeepAlives,
     Linger,
     RecordedRequest,
-    Refuse,
     ReplayServer,
     Stall,
     Status,
     Transcript,
-    names,
+    transcript_names,
 )
 
 TEXT = Transcript.load("text")
@@ -216,7 +216,7 @@ async def test_many_streams_at_once(session: aiohttp.ClientSession) -> None:
 # The choice of a transcript, and the non-streaming twin
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", transcript_names())
 async def test_non_streaming_reply(session: aiohttp.ClientSession, name: str) -> None:
     """Without ``stream`` the reply is the JSON that the transcript adds up to, or its error."""
     status, body = Transcript.load(name).reply()
@@ -587,7 +587,7 @@ async def test_drop_done_and_done_early(session: aiohttp.ClientSession) -> None:
 
 async def test_refuse(session: aiohttp.ClientSession) -> None:
     """The connection ends without an answer, as often as asked; the request was read."""
-    async with ReplayServer("text", faults=[Refuse(times=1)]) as server:
+    async with ReplayServer("text", faults=[HangUp(times=1)]) as server:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await session.post(f"{server.url}/v2/chat", json=ask())
         await server.until(lambda s: s.cut == 1)

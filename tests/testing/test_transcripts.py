@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rxcohere.errors import ConfigurationError, EventDecodeError
 from rxcohere.events import parse_event
-from rxcohere.testing import DONE, Transcript, encode_event, names
+from rxcohere.testing import DONE, Transcript, encode_event, transcript_names
 from rxcohere.testing.transcripts import is_done, transcript
 
 STREAMS = Path(__file__).resolve().parents[3] / "shared" / "streams"
@@ -53,7 +53,7 @@ def paths(value: Any, prefix: str) -> Iterator[str]:
             yield from paths(item, f"{prefix}.{key}")
 
 
-@pytest.fixture(params=names())
+@pytest.fixture(params=transcript_names())
 def shipped(request: pytest.FixtureRequest) -> Transcript:
     """Each shipped transcript in turn."""
     return Transcript.load(request.param)
@@ -61,7 +61,7 @@ def shipped(request: pytest.FixtureRequest) -> Transcript:
 
 def test_names() -> None:
     """Every kind of reply has a transcript."""
-    assert set(names()) == {
+    assert set(transcript_names()) == {
         "text", "rag", "rag-accurate", "tools", "parallel-tools", "tool-answer", "reasoning",
         "reasoning-rag", "error", "max-tokens", "logprobs",
     }  # fmt: skip
