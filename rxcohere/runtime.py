@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError as FutureCancelledError
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from rxcohere.errors import BlockingCallError, StreamCancelledError
+from rxcohere.response import ChatResponse
 
 T = TypeVar("T")
 
@@ -29,6 +31,10 @@ class Batches(Protocol[T]):
 
     def close(self) -> None:
         """Gives up at once what they come from. May be called twice."""
+        ...
+
+    def partial(self) -> ChatResponse | None:
+        """The response that they come from, as far as it came."""
         ...
 
 
@@ -50,6 +56,54 @@ def refuse_to_block(what: str, instead: str) -> None:
         raise BlockingCallError(
             f"{what} would block the event loop that runs in this thread; use {instead}"
         )
+
+
+class LoopEnd:
+    """Whoever in another thread waits for a loop, and has to be told when it ends.
+
+    A loop that ends drops what other threads have scheduled on it, without a word. But it finishes
+    off suspended asynchronous generators first, and that is a word.
+
+    Attributes:
+        ended: the loop runs nothing any more.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._waiting: set[Future[Any]] = set()
+
+    def cancel_at_end(self, future: Future[T]) -> Future[T]:
+        """The future, which is cancelled when the loop ends before it is done."""
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        if self.ended:  # it may have looked through those that wait before this one came
+            future.cancel()
+        return future
+
+    async def _until_end(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.ended = True
+            for future in list(self._waiting):
+                future.cancel()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> LoopEnd:
+        """The end of this loop. The first who asks must do so in the loop itself."""
+        known = _ends.get(loop)
+        if known is None:
+            end = cls()
+            guard = end._until_end()
+            known = _ends[loop] = (end, guard)
+            with suppress(StopIteration):
+                guard.__anext__().send(None)  # to its yield, where the loop knows of it
+        return known[0]
+
+
+_ends: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, tuple[LoopEnd, AsyncGenerator[None, None]]
+] = weakref.WeakKeyDictionary()
 
 
 class BackgroundLoop:
@@ -85,7 +139,9 @@ def _run_loop(
 ) -> None:
     async def until_stopped() -> None:
         stopped = asyncio.Event()
-        started.set_result((asyncio.get_running_loop(), stopped))
+        loop = asyncio.get_running_loop()
+        LoopEnd.of(loop)
+        started.set_result((loop, stopped))
         await stopped.wait()
 
     try:
@@ -121,6 +177,7 @@ class LoopBinding:
             loop = self.current
             if loop is None:
                 loop = self._loop = running_loop() or self._start_background()
+                LoopEnd.of(loop)
             return loop
 
     def _start_background(self) -> asyncio.AbstractEventLoop:
@@ -157,7 +214,7 @@ class RemoteBatches(Generic[T]):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            raise self._loop_closed() from None
+            raise loop_closed(self) from None
 
     def next_batch_blocking(self) -> list[T]:
         """The next values, for a consumer in a thread without a loop."""
@@ -165,22 +222,54 @@ class RemoteBatches(Generic[T]):
         try:
             return future.result()
         except FutureCancelledError:
-            raise self._loop_closed() from None
+            raise loop_closed(self) from None
         finally:
             future.cancel()  # after a KeyboardInterrupt nobody waits any more
 
     def close(self) -> None:
         """Has the other loop give them up."""
-        with suppress(RuntimeError):  # the loop is closed, and they are gone with it
-            self._loop.call_soon_threadsafe(self._source.close)
+        self._schedule(self._source.close)
 
     def _request(self) -> Future[list[T]]:
-        step = self._source.next_batch()
-        try:
-            return asyncio.run_coroutine_threadsafe(step, self._loop)
-        except RuntimeError:
-            step.close()
-            raise self._loop_closed() from None
+        future = LoopEnd.of(self._loop).cancel_at_end(Future[list[T]]())
 
-    def _loop_closed(self) -> StreamCancelledError:
-        return StreamCancelledError("the event loop of the client was closed under a live stream")
+        def begin() -> None:
+            if future.cancelled():
+                return
+            task = asyncio.ensure_future(self._source.next_batch())
+            task.add_done_callback(lambda _: _hand_over(task, future))
+            future.add_done_callback(lambda f: f.cancelled() and self._schedule(task.cancel))
+
+        if not self._schedule(begin):
+            future.cancel()
+        return future
+
+    def _schedule(self, callback: Callable[[], object]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def partial(self) -> ChatResponse | None:
+        """The response that they come from, as far as it came."""
+        return self._source.partial()
+
+
+def _hand_over(task: asyncio.Future[list[T]], future: Future[list[T]]) -> None:
+    """Brings what came of the task to whoever waits in another thread."""
+    error = None if task.cancelled() else task.exception()
+    with suppress(InvalidStateError):  # nobody waits any more
+        if task.cancelled():
+            future.cancel()
+        elif error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+
+
+def loop_closed(batches: Batches[T]) -> StreamCancelledError:
+    """What the consumer of batches hears when their loop ends before they do."""
+    error = StreamCancelledError("the event loop was closed under a live stream")
+    error.partial = batches.partial()
+    return error

@@ -127,10 +127,11 @@ def _subscribe(
             batches = RemoteBatches(batches, owner)
         await deliver(batches, observer, subscription)
 
-    try:
-        subscription.start(work, transport.tasks)
-    except RuntimeError as error:  # the loop was closed this moment
-        raise StreamCancelledError("the event loop of the client was closed") from error
+    def if_lost() -> None:
+        if not subscription.disposed:
+            observer.on_error(StreamCancelledError("the event loop of the client was closed"))
+
+    subscription.start(work, transport.tasks, if_lost)
     return subscription
 
 
@@ -147,6 +148,7 @@ class FoldedBatches(Generic[A, B]):
         self._fold = fold
         self._finished = False
         self.close = source.close
+        self.partial = source.partial
 
     async def next_batch(self) -> list[B]:
         """The next values; an empty list when there are no more."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from reactivex import abc
 
-from rxcohere.errors import StreamCancelledError
-from rxcohere.runtime import Batches, running_loop
+from rxcohere.runtime import Batches, LoopEnd, loop_closed, running_loop
 
 T = TypeVar("T")
 
@@ -30,15 +30,18 @@ class TaskSubscription(abc.DisposableBase):
         self.disposed = False
         self.ended = False
 
-    def start(self, work: Callable[[], Coroutine[Any, Any, None]], keep: set[Any]) -> None:
+    def start(
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        keep: set[Any],
+        if_lost: Callable[[], None],
+    ) -> None:
         """Starts the work on the loop, in the caller's context, no sooner than its next turn.
 
         Args:
             work: makes the coroutine, once the loop gets to it.
             keep: holds the task while it runs, or the collector might take it.
-
-        Raises:
-            RuntimeError: the loop is closed.
+            if_lost: is called if the loop ends before it gets to it.
         """
         context = contextvars.copy_context()
 
@@ -53,8 +56,19 @@ class TaskSubscription(abc.DisposableBase):
 
         if running_loop() is self._loop:
             begin()
-        else:
-            self._loop.call_soon_threadsafe(begin)
+            return
+        begun: Future[None] = LoopEnd.of(self._loop).cancel_at_end(Future())
+        begun.add_done_callback(lambda f: if_lost() if f.cancelled() else None)
+
+        def begin_if_awaited() -> None:
+            if begun.set_running_or_notify_cancel():
+                begin()
+                begun.set_result(None)
+
+        try:
+            self._loop.call_soon_threadsafe(begin_if_awaited)
+        except RuntimeError:  # the loop is closed
+            begun.cancel()
 
     def dispose(self) -> None:
         """Cancels the work: what it holds is given up at once, nothing is delivered any more."""
@@ -99,8 +113,7 @@ async def deliver(
         batches.close()
         if not subscription.disposed:
             subscription.ended = True
-            cancelled = StreamCancelledError("the event loop was closed under a live stream")
-            _tell(observer.on_error, cancelled)
+            _tell(observer.on_error, loop_closed(batches))
         raise
     except Exception as problem:
         error = problem

@@ -21,8 +21,12 @@ from rxcohere.errors import (
 )
 from rxcohere.transport.retrying import retry_after
 
+BROKEN = (aiohttp.ClientError, OSError, RuntimeError)
+"""What aiohttp raises when a connection breaks, the last for one that was closed already."""
+
 RxCohereErrorT = TypeVar("RxCohereErrorT", bound=RxCohereError)
 
+_TELLING = 4  # as many characters of a key tell nothing yet
 _ERROR_BODY_LIMIT = 65_536  # bytes of an error's body that are worth reading
 _ERROR_BODY_PATIENCE = 5.0  # seconds; the status alone already tells what went wrong
 
@@ -71,7 +75,7 @@ async def _api_error(response: aiohttp.ClientResponse, secret: str) -> ApiError:
 async def _beginning(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The first bytes of the body, as far as they come within a few seconds."""
     body = bytearray()
-    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+    with suppress(TimeoutError, *BROKEN):
         async with asyncio.timeout(_ERROR_BODY_PATIENCE):
             while len(body) < limit and (chunk := await response.content.readany()):
                 body += chunk
@@ -82,8 +86,13 @@ def _redact(text: bytes, secret: str) -> bytes:
     """The text without the secret wherever it stands as a word of its own."""
     if not secret:
         return text
-    word = re.escape(secret.encode())
-    return re.sub(rb"(?<!\w)%b(?!\w)" % word, b"***", text)
+    word = secret.encode()
+    text = re.sub(rb"(?<!\w)%b(?!\w)" % re.escape(word), b"***", text)
+    # The text may have been cut off in the midst of it.
+    for length in range(len(word) - 1, _TELLING, -1):
+        if text.endswith(word[:length]):
+            return text[:-length] + b"***"
+    return text
 
 
 def request_failure(error: Exception, connect: float | None) -> RxCohereError:
@@ -98,18 +107,19 @@ def request_failure(error: Exception, connect: float | None) -> RxCohereError:
 
 
 def body_failure(
-    problem: str, error: Exception | None, connection: asyncio.BaseProtocol | None
+    problem: str, error: Exception | None, closed: asyncio.Future[None] | None
 ) -> ConnectionFailedError | StreamTruncatedError:
     """The verdict on a body that broke off: a reset, or an end that came too early.
 
     Args:
         problem: what happened, for an end that came too early.
         error: what the reader raised, if it did.
-        connection: aiohttp's protocol of the connection, as `connection_of` gave it.
+        closed: as `closing_of` gave it.
     """
     # aiohttp reports both as an incomplete payload, or for a body without a length not at all; what
     # the connection met tells them apart.
-    met = connection.exception() if isinstance(connection, aiohttp.DataQueue) else None
+    lost = closed.exception() if closed is not None and closed.done() else None
+    met = lost.__cause__ if lost is not None else None
     cause = error or met
     failure: ConnectionFailedError | StreamTruncatedError
     if isinstance(error, OSError) or isinstance(met, OSError):
@@ -119,9 +129,25 @@ def body_failure(
     return failure if cause is None else chained(failure, cause)
 
 
-def connection_of(response: aiohttp.ClientResponse) -> asyncio.BaseProtocol | None:
-    """What aiohttp keeps of the connection; the response lets go of it when the body ends."""
-    return None if response.connection is None else response.connection.protocol
+def closing_of(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """Is done when the connection is lost, with the reason if there was one.
+
+    To be asked for before the body is read: the response lets go of its connection when it ends.
+    """
+    connection = response.connection
+    protocol = None if connection is None else connection.protocol
+    closed = None if protocol is None else protocol.closed
+    if closed is not None:
+        # Once for a connection, however many responses come over it.
+        closed.remove_done_callback(_take_note)
+        closed.add_done_callback(_take_note)
+    return closed
+
+
+def _take_note(closed: asyncio.Future[None]) -> None:
+    """Keeps asyncio from reporting a reason that nobody asked for."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 def chained(failure: RxCohereErrorT, cause: BaseException) -> RxCohereErrorT:

@@ -13,6 +13,7 @@ from rxcohere.errors import (
     ConnectionFailedError,
     EventDecodeError,
     GenerationError,
+    RxCohereError,
     StreamCancelledError,
     StreamError,
     StreamTimeoutError,
@@ -21,7 +22,7 @@ from rxcohere.errors import (
 )
 from rxcohere.events import ChatEvent
 from rxcohere.response import ChatResponse, generation_failed
-from rxcohere.transport.answer import body_failure, check_answer, connection_of
+from rxcohere.transport.answer import BROKEN, body_failure, check_answer, closing_of
 from rxcohere.transport.reader import EventReader
 from rxcohere.transport.retrying import retrying
 from rxcohere.transport.session import Call, Transport
@@ -53,12 +54,18 @@ class Exchange(ABC, Generic[T]):
     async def _first(self, response: aiohttp.ClientResponse) -> list[T]:
         """The first values of an accepted response."""
 
+    def partial(self) -> ChatResponse | None:
+        """The response as far as it came."""
+        return None
+
     def cancel(self, reason: str) -> None:
         """Breaks the exchange off; its consumer gets `StreamCancelledError`."""
         self._break_off(StreamCancelledError(reason))
 
     def close(self) -> None:
         """Gives up the connection at once, unless the body is all there."""
+        if self._verdict is None:  # or what now fails would be tried again
+            self._verdict = StreamCancelledError("the stream was given up")
         self._abandon()
         self._transport.leave(self)
 
@@ -78,7 +85,7 @@ class Exchange(ABC, Generic[T]):
         if self._verdict is not None:
             return
         self._verdict = verdict
-        if self._opening is not None:
+        if self._opening is not None and not self._opening.expired():
             self._opening.reschedule(asyncio.get_running_loop().time())
         elif self._response is not None and not self._response.closed:
             self._response.close()  # which wakes the reader
@@ -102,11 +109,15 @@ class Exchange(ABC, Generic[T]):
         opening = self._opening = asyncio.timeout_at(self._total_at)
         try:
             async with opening:
-                self._transport.enter(self)
-                return await retrying(self._call.retry)(self._attempt)
+                await self._transport.enter(self)
+                values: list[T] = await retrying(self._call.retry)(self._attempt)
         except TimeoutError:
             if not opening.expired():
                 raise
+        else:
+            if self._verdict is not None:  # too late for the timeout to carry it out
+                self._abandon()
+            return values
         finally:
             self._opening = None
         raise self._verdict or self._timeout("total")
@@ -119,14 +130,18 @@ class Exchange(ABC, Generic[T]):
                 self._response = await self._transport.send(self._call)
                 await check_answer(self._response, self._call.accept, self._transport.secret)
                 return await self._first(self._response)
-        except TimeoutError:
+        except BaseException as error:
             self._abandon()
-            if not limit.expired():
-                raise
-        except BaseException:
-            self._abandon()
-            raise
-        raise self._timeout("first_event")
+            failure = self._own(error) if isinstance(error, StreamError) else error
+            if limit.expired() and not isinstance(error, StreamError):
+                failure = self._timeout("first_event")
+            if isinstance(failure, RxCohereError):
+                # The frames further down hold the key, and what may repeat it.
+                failure.__traceback__ = None
+        try:
+            raise failure
+        finally:
+            del failure  # whose traceback holds this frame
 
     def _abandon(self) -> None:
         # When the end of the body arrives, aiohttp puts the connection back into its pool by itself
@@ -166,6 +181,10 @@ class EventExchange(Exchange[ChatEvent]):
             return events
         raise verdict
 
+    def partial(self) -> ChatResponse | None:
+        """The response as far as it came."""
+        return None if self._reader is None else self._reader.partial()
+
     async def _first(self, response: aiohttp.ClientResponse) -> list[ChatEvent]:
         self._reader = EventReader(response, self._transport.max_event_bytes)
         return await self._reader.read()
@@ -195,11 +214,11 @@ class ReplyExchange(Exchange[ChatResponse]):
         return await self._open()
 
     async def _first(self, response: aiohttp.ClientResponse) -> list[ChatResponse]:
-        connection = connection_of(response)
+        closed = closing_of(response)
         try:
             body = await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            failure: StreamError = body_failure("the reply broke off", error, connection)
+        except BROKEN as error:
+            failure: StreamError = body_failure("the reply broke off", error, closed)
         else:
             reply = _parse_reply(body)
             if not generation_failed(reply.finish_reason):

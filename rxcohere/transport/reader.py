@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from rxcohere.errors import EventDecodeError, GenerationError, StreamError, StreamTruncatedError
 from rxcohere.events import ChatEvent, MessageEnd, parse_event, validate_event_json
 from rxcohere.folds import ResponseFold
-from rxcohere.response import generation_failed
+from rxcohere.response import ChatResponse, generation_failed
 from rxcohere.sse import SSEDecoder
-from rxcohere.transport.answer import body_failure, connection_of
+from rxcohere.transport.answer import BROKEN, body_failure, closing_of
 
 _DONE = b"[DONE]"
 
@@ -31,7 +31,7 @@ class EventReader:
     """
 
     __slots__ = (
-        "_connection",
+        "_closed",
         "_content",
         "_decoder",
         "_end",
@@ -44,7 +44,7 @@ class EventReader:
 
     def __init__(self, response: aiohttp.ClientResponse, max_event_bytes: int) -> None:
         self._content = response.content
-        self._connection = connection_of(response)
+        self._closed = closing_of(response)
         self._max_event_bytes = max_event_bytes
         self._decoder = SSEDecoder()
         self._frames: list[bytes] = []
@@ -69,26 +69,30 @@ class EventReader:
             else:
                 await self._fill()
         if self._end is not None:
-            self._end.partial = self._fold.response()
+            self._end.partial = self.partial()
             raise self._end
         return []
+
+    def partial(self) -> ChatResponse | None:
+        """The response as far as it came."""
+        return self._fold.response()
 
     async def _fill(self) -> None:
         """Waits for a chunk and cuts it into frames, or finds out how the body ended."""
         try:
             chunk = await self._content.readany()
-        except (aiohttp.ClientError, OSError) as error:
+        except BROKEN as error:
             self._cut(self._received())
             if self._end is None:
                 problem = "the body broke off before message-end"
-                self._end = body_failure(problem, error, self._connection)
+                self._end = body_failure(problem, error, self._closed)
             return
         if chunk:
             self._cut(chunk)
             return
         inside = ", inside an event" if self._decoder.pending else ""
         problem = f"the body ended before message-end{inside}"
-        self._end = body_failure(problem, None, self._connection)
+        self._end = body_failure(problem, None, self._closed)
 
     def _received(self) -> bytes:
         """What arrived before the connection failed and was not read.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,7 +18,7 @@ from rxcohere.errors import ConfigurationError, StreamCancelledError
 from rxcohere.options import RequestOptions, Retry, Timeouts, check_header, check_whole
 from rxcohere.request import ChatRequest
 from rxcohere.runtime import LoopBinding, refuse_to_block, running_loop
-from rxcohere.transport.answer import request_failure
+from rxcohere.transport.answer import BROKEN, request_failure
 
 _PATH = "v2/chat"
 
@@ -58,7 +58,8 @@ class _LoopResources:
             connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
         )
         self.slots = asyncio.Semaphore(max_connections) if max_connections else None
-        self._guard = _close_with_loop(None if session else self.session)
+        self.live: dict[Cancellable, asyncio.Semaphore | None] = {}  # and whose slot each has
+        self._guard = _close_with_loop(None if session else self.session, self.live)
 
     async def open(self) -> None:
         await anext(self._guard)
@@ -67,8 +68,10 @@ class _LoopResources:
         await self._guard.aclose()
 
 
-async def _close_with_loop(session: aiohttp.ClientSession | None) -> AsyncGenerator[None, None]:
-    """Closes the session when it is closed itself, at the latest when its loop ends.
+async def _close_with_loop(
+    session: aiohttp.ClientSession | None, live: Iterable[Cancellable]
+) -> AsyncGenerator[None, None]:
+    """Ends what is live and closes the session, at the latest when the loop ends.
 
     A suspended asynchronous generator is what a loop finishes off before it closes, and what it
     finishes off when nobody refers to it any more. So connections are closed in good order even if
@@ -77,6 +80,8 @@ async def _close_with_loop(session: aiohttp.ClientSession | None) -> AsyncGenera
     try:
         yield
     finally:
+        for exchange in list(live):
+            exchange.cancel("the event loop was closed under a live stream")
         if session is not None:
             await session.close()
 
@@ -135,7 +140,6 @@ class Transport:
         self._binding = LoopBinding()
         self.tasks: set[asyncio.Task[None]] = set()
         """Work under way, held here so that the collector does not take it."""
-        self._live: dict[Cancellable, asyncio.Semaphore | None] = {}  # and whose slot each has
         self._resources: _LoopResources | None = None
         self.closed = False
         if session is not None and running_loop() is not None:
@@ -192,7 +196,7 @@ class Transport:
                 raise_for_status=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
             )
-        except (aiohttp.ClientError, OSError) as error:
+        except BROKEN as error:
             failure = request_failure(error, connect)
         # Raised outside of the handler, so that no frame that holds the headers hangs on to it.
         raise failure
@@ -203,38 +207,38 @@ class Transport:
         Raises:
             StreamCancelledError: the client is closed.
         """
-        if self.closed:
-            raise StreamCancelledError("the client is closed")
+        self._check_open()
         return self._binding.acquire()
 
-    def enter(self, exchange: Cancellable) -> None:
+    async def enter(self, exchange: Cancellable) -> None:
         """Counts an exchange among the live ones.
 
         Raises:
             StreamCancelledError: the client is closed.
         """
-        if self.closed:
-            raise StreamCancelledError("the client is closed")
-        self._live[exchange] = None
+        (await self._acquire()).live[exchange] = None
 
     async def take_slot(self, exchange: Cancellable) -> None:
         """Waits until there is a connection to be had."""
-        slots = (await self._acquire()).slots
-        if slots is not None:
-            await slots.acquire()
-            self._live[exchange] = slots
+        resources = await self._acquire()
+        if resources.slots is not None:
+            await resources.slots.acquire()
+            resources.live[exchange] = resources.slots
 
     def free_slot(self, exchange: Cancellable) -> None:
         """The exchange has no connection any more."""
-        if (slots := self._live.get(exchange)) is not None:
-            self._live[exchange] = None
+        resources = self._resources
+        if resources is not None and (slots := resources.live.get(exchange)) is not None:
+            resources.live[exchange] = None
             slots.release()
 
     def leave(self, exchange: Cancellable) -> None:
         """The exchange is over."""
-        self._live.pop(exchange, None)
+        if self._resources is not None:
+            self._resources.live.pop(exchange, None)
 
     async def _acquire(self) -> _LoopResources:
+        self._check_open()
         loop = asyncio.get_running_loop()
         resources = self._resources
         if resources is None or resources.loop is not loop:
@@ -242,7 +246,12 @@ class Transport:
                 raise ConfigurationError("the session belongs to an event loop that has ended")
             resources = self._resources = _LoopResources(self._session, self._max_connections)
             await resources.open()
+            self._check_open()
         return resources
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StreamCancelledError("the client is closed")
 
     async def aclose(self) -> None:
         """Ends live exchanges with `StreamCancelledError` and closes the connections."""
@@ -270,13 +279,13 @@ class Transport:
             background.join()
 
     async def _close_here(self) -> None:
-        for exchange in list(self._live):
+        resources, self._resources = self._resources, None
+        for exchange in list(resources.live) if resources is not None else ():
             exchange.cancel("the client was closed under a live stream")
         # Not those of other loops, which only wait for what this one hands over.
         here, own = asyncio.get_running_loop(), asyncio.current_task()
         if tasks := [t for t in list(self.tasks) if t.get_loop() is here and t is not own]:
             await asyncio.wait(tasks)
-        resources, self._resources = self._resources, None
         if resources is not None:
             with suppress(RuntimeError):  # the loop is finishing it off itself
                 await resources.close()

@@ -18,7 +18,7 @@ from rxcohere import (
     StreamTruncatedError,
     TooManyRequestsError,
 )
-from rxcohere.testing import Cut, Refuse, ReplayServer, Stall, Status
+from rxcohere.testing import Cut, HangUp, ReplayServer, Stall, Status
 from rxcohere.transport.retrying import retry_after
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -86,7 +86,7 @@ async def test_the_non_streaming_call_is_retried_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [Refuse(times=2), Cut(after_events=0, how="reset", times=2)], ids=["refused", "reset"]
+    "fault", [HangUp(times=2), Cut(after_events=0, how="reset", times=2)], ids=["refused", "reset"]
 )
 async def test_a_lost_connection_is_made_again_before_the_first_event(fault: Any) -> None:
     """No answer at all, or a reset before any event, costs the subscriber nothing."""

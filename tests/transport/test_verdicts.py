@@ -35,9 +35,9 @@ from rxcohere.testing import (
     DoneEarly,
     DropDone,
     Fault,
+    HangUp,
     KeepAlives,
     Linger,
-    Refuse,
     ReplayServer,
     Stall,
     Status,
@@ -215,7 +215,7 @@ async def test_a_connection_refused_names_its_cause() -> None:
 
 async def test_a_connection_closed_without_an_answer_fails() -> None:
     """The server hangs up before the status line."""
-    outcome = await play(Refuse())
+    outcome = await play(HangUp())
     assert isinstance(outcome.verdict, ConnectionFailedError)
 
 
