@@ -1,9 +1,9 @@
 """Basic streaming without asyncio: the client runs an event loop of its own in the background."""
 
-from offline import replay_without_key
-
 from rxcohere import CohereClient, ContentDelta
 from rxcohere import operators as rxc
+
+from offline import replay_without_key
 
 
 def main() -> None:

@@ -3,10 +3,11 @@
 import asyncio
 
 import reactivex.operators as ops
-from offline import replay_without_key
 
 from rxcohere import CohereClient
 from rxcohere import operators as rxc
+
+from offline import replay_without_key
 
 
 async def main() -> None:
@@ -20,13 +21,13 @@ async def main() -> None:
             ops.map(str.upper),
             ops.take(12),  # which gives the connection up after twelve fragments
         )
-        done = asyncio.Event()
+        done = asyncio.get_running_loop().create_future()
         words.subscribe(
             on_next=lambda word: print(word, end="", flush=True),
-            on_error=lambda error: print("failed:", error),
-            on_completed=done.set,
+            on_error=done.set_exception,
+            on_completed=lambda: done.set_result(None),
         )
-        await done.wait()
+        await done
     print(" …")
 
 

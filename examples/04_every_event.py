@@ -2,8 +2,6 @@
 
 import asyncio
 
-from offline import replay_without_key
-
 from rxcohere import (
     ChatEvent,
     CitationEnd,
@@ -22,6 +20,8 @@ from rxcohere import (
     ToolPlanDelta,
     UnknownEvent,
 )
+
+from offline import replay_without_key
 
 
 def describe(event: ChatEvent) -> str:

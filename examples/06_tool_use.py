@@ -4,9 +4,16 @@ import asyncio
 import json
 from typing import Any
 
-from offline import replay_without_key
+from rxcohere import (
+    ChatResponse,
+    CitationStart,
+    CohereClient,
+    ContentDelta,
+    MessageEnd,
+    ToolPlanDelta,
+)
 
-from rxcohere import CitationStart, CohereClient, ContentDelta, MessageEnd, ToolPlanDelta
+from offline import replay_without_key
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -34,6 +41,7 @@ def run_tool(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 async def main() -> None:
     messages: list[Any] = [{"role": "user", "content": "How is the weather in Lisbon?"}]
+    reply = ChatResponse()
     async with CohereClient() as co:
         for _ in range(5):  # steps, so that a model that never stops calling does
             async for event in co.chat_stream(

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from offline import replay_without_key
-
 from rxcohere import CohereClient
 from rxcohere import operators as rxc
+
+from offline import replay_without_key
 
 WEATHER = {
     "type": "function",

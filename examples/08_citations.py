@@ -2,9 +2,9 @@
 
 import asyncio
 
-from offline import replay_without_key
-
 from rxcohere import CitedText, CohereClient
+
+from offline import replay_without_key
 
 DOCUMENTS = [
     {"id": "tall", "data": {"title": "Tall penguins", "text": "Emperor penguins are the tallest."}},

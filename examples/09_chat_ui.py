@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from offline import replay_without_key
 from reactivex.abc import DisposableBase
 
 from rxcohere import ChatResponse, CohereClient, ContentDelta, MessageEnd
 from rxcohere import operators as rxc
+
+from offline import replay_without_key
 
 
 def chat(

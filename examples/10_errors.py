@@ -2,8 +2,6 @@
 
 import asyncio
 
-from offline import replay_without_key
-
 from rxcohere import (
     ApiError,
     CohereClient,
@@ -14,6 +12,8 @@ from rxcohere import (
     TooManyRequestsError,
 )
 from rxcohere.testing import Cut, Status
+
+from offline import replay_without_key
 
 
 async def ask(co: CohereClient) -> str:

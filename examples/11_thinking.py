@@ -2,9 +2,9 @@
 
 import asyncio
 
-from offline import replay_without_key
-
 from rxcohere import CohereClient, ContentDelta
+
+from offline import replay_without_key
 
 
 async def main() -> None:

@@ -3,11 +3,11 @@
 import asyncio
 import math
 
-from offline import replay_without_key
-
 from rxcohere import CohereClient
 from rxcohere import operators as rxc
 from rxcohere.events import ContentDelta
+
+from offline import replay_without_key
 
 
 async def main() -> None:

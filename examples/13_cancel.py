@@ -3,9 +3,10 @@
 import asyncio
 
 import reactivex.operators as ops
-from offline import replay_without_key
 
 from rxcohere import CohereClient, ContentDelta
+
+from offline import replay_without_key
 
 
 async def main() -> None:

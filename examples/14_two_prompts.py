@@ -4,10 +4,11 @@ import asyncio
 
 import reactivex as rx
 import reactivex.operators as ops
-from offline import replay_without_key
 from reactivex import Observable
 
 from rxcohere import CohereClient
+
+from offline import replay_without_key
 
 
 async def main() -> None:

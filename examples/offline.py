@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from rxcohere.testing import Fault, ReplayServer
@@ -12,7 +12,7 @@ from rxcohere.testing import Fault, ReplayServer
 @contextmanager
 def replay_without_key(
     *transcripts: str, pace: float = 0.005, faults: Sequence[Fault] = ()
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """With ``CO_API_KEY`` set, does nothing. Without, ``CohereClient()`` talks to a replay server.
 
     Args:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ async def _chat(options: argparse.Namespace) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _client() -> AsyncIterator[CohereClient]:
+async def _client() -> AsyncGenerator[CohereClient, None]:
     if os.environ.get("CO_API_KEY"):
         async with CohereClient() as co:
             yield co

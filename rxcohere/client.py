@@ -15,7 +15,7 @@ from rxcohere.options import RequestOptions, Retry, Timeouts
 from rxcohere.request import ChatParameters, ChatRequest
 from rxcohere.response import ChatResponse
 from rxcohere.stream import ChatStream, RequestStream
-from rxcohere.transport import Call, EventExchange, ReplyExchange, Transport
+from rxcohere.transport import Call, EventExchange, ReplyExchange, Secret, Transport
 
 _DEFAULT_URL = "https://api.cohere.com"
 _MAX_EVENT_BYTES = 16 * 2**20
@@ -81,9 +81,11 @@ class CohereClient:
                 "there is no API key: set CO_API_KEY, or give api_key "
                 '(an empty one, "", for a deployment that needs none)'
             )
+        secret = Secret(api_key)
+        del api_key  # a traceback shows what a frame knows
         self._transport = Transport(
             base_url=base_url or os.environ.get("CO_API_URL") or _DEFAULT_URL,
-            api_key=api_key,
+            secret=secret,
             client_name=client_name,
             timeouts=timeouts,
             retry=retry,
@@ -93,7 +95,8 @@ class CohereClient:
         )
 
     def __repr__(self) -> str:
-        return f"CohereClient(base_url={self._transport.base_url!r})"
+        transport = vars(self).get("_transport")  # absent if the construction failed
+        return f"CohereClient(base_url={transport.base_url!r})" if transport else "CohereClient()"
 
     @_with_signature
     def chat_stream(self, **parameters: Unpack[ChatParameters]) -> ChatStream:

@@ -8,6 +8,7 @@ Only ``type`` is required, unknown keys are kept, and a type this version does n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -266,7 +267,7 @@ def parse_event(data: bytes | str | Mapping[str, Any]) -> ChatEvent:
 
     Args:
         data: the JSON text, or the object it was parsed to. Bytes that are not UTF-8 become U+FFFD,
-            as the standard of server-sent events has it.
+            as the standard of server-sent events has it, and so do halves of surrogate pairs.
 
     Raises:
         EventDecodeError: it is not JSON, has no ``type``, or not the shape its type has.
@@ -276,10 +277,17 @@ def parse_event(data: bytes | str | Mapping[str, Any]) -> ChatEvent:
             return _adapter.validate_python(data)
         return _adapter.validate_json(data)
     except ValidationError as error:
-        if isinstance(data, bytes) and "\ufffd" in (text := data.decode("utf-8", "replace")):
-            with suppress(ValidationError):
-                return _adapter.validate_json(text)
+        if not isinstance(data, Mapping):
+            with suppress(ValueError, RecursionError):
+                return _adapter.validate_json(_repaired(data))
         raise _decode_error(data, error) from error
+
+
+def _repaired(data: bytes | str) -> str:
+    """The JSON text with U+FFFD for what is no Unicode: bad UTF-8, halves of surrogate pairs."""
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    text = json.dumps(json.loads(text), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _decode_error(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -18,7 +18,7 @@ def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
     if (
         not isinstance(value, (int, float))
         or isinstance(value, bool)
-        or not math.isfinite(value)
+        or not abs(value) <= sys.float_info.max  # infinities, NaN, and integers beyond any float
         or value < 0
         or (value == 0 and not zero)
     ):
@@ -131,6 +131,10 @@ class RequestOptions:
                 raise ConfigurationError(
                     f"request_options.additional_headers: {name!r} is no name of a header"
                 )
+            if name.lower() in ("content-length", "transfer-encoding"):
+                raise ConfigurationError(
+                    f"request_options.additional_headers: {name} is for the transport to set"
+                )
             check_header(f"request_options.additional_headers[{name!r}]", text)
 
     @classmethod
@@ -169,19 +173,23 @@ class RequestOptions:
         return retry if self.max_retries is None else replace(retry, attempts=self.max_retries + 1)
 
 
-def check_header(name: str, value: object, shown: bool = True) -> None:
-    """Refuses what cannot stand in an HTTP header, and what could smuggle in a second one.
+def is_header_text(value: object) -> bool:
+    """Whether the value is a string that can stand in a header, and does not smuggle in another."""
+    return isinstance(value, str) and all(31 < ord(c) < 256 and ord(c) != 127 for c in value)
+
+
+def check_header(name: str, value: object) -> None:
+    """Refuses what cannot stand in an HTTP header.
 
     Args:
         name: what the value is called in the error.
         value: the value of the header.
-        shown: whether the error may repeat the value.
 
     Raises:
         ConfigurationError: it is not a string, or holds a control or non-Latin-1 character.
     """
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} should be a string, not a {type(value).__name__}")
-    if any(ord(c) < 32 or ord(c) == 127 or ord(c) > 255 for c in value):
-        problem = "holds a character that no HTTP header can carry, such as a line break"
-        raise ConfigurationError(f"{name} {problem}" + (f": {value!r}" if shown else ""))
+    if not is_header_text(value):
+        raise ConfigurationError(
+            f"{name} should be a string that an HTTP header can carry, without line breaks, "
+            f"not {value!r}"
+        )

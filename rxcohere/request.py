@@ -291,7 +291,7 @@ def _path(detail: ErrorDetails, given: Mapping[str, Any]) -> list[str | int]:
         inside = isinstance(value, list) if isinstance(step, int) else isinstance(value, dict)
         if inside and (isinstance(step, int) or step in value):
             path.append(step)
-            value = cast("Any", value)[step]
+            value = value[step]
     if detail["type"] == "missing":
         path.append(detail["loc"][-1])
     elif detail["type"].startswith("union_tag"):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
-from rxcohere.errors import BlockingCallError, StreamCancelledError
+from rxcohere.errors import BlockingCallError, ConnectionFailedError, StreamCancelledError
 from rxcohere.response import ChatResponse
 
 T = TypeVar("T")
@@ -56,6 +56,9 @@ def refuse_to_block(what: str, instead: str) -> None:
         raise BlockingCallError(
             f"{what} would block the event loop that runs in this thread; use {instead}"
         )
+
+
+_PATIENCE = 2.0  # seconds
 
 
 class LoopEnd:
@@ -128,10 +131,10 @@ class BackgroundLoop:
         with suppress(RuntimeError):  # closed already
             self.loop.call_soon_threadsafe(self._stopped.set)
 
-    def join(self) -> None:
-        """Waits for the thread to end, unless this is it."""
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for the thread to end, at most so many seconds, unless this is it."""
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(timeout)
 
 
 def _run_loop(
@@ -146,13 +149,17 @@ def _run_loop(
 
     try:
         asyncio.run(until_stopped())
+    except OSError as error:  # such as no more file descriptors
+        if started.done():
+            raise
+        started.set_exception(error)
     finally:
         ended.set_result(None)
 
 
 def _stop_and_join(background: BackgroundLoop) -> None:
     background.stop()
-    background.join()
+    background.join(_PATIENCE)  # a subscriber that blocks must not keep a program from ending
 
 
 class LoopBinding:
@@ -181,7 +188,10 @@ class LoopBinding:
             return loop
 
     def _start_background(self) -> asyncio.AbstractEventLoop:
-        background = self._background = BackgroundLoop()
+        try:
+            background = self._background = BackgroundLoop()
+        except OSError as error:
+            raise ConnectionFailedError(f"no event loop could be started: {error}") from error
         # Also stops the thread when the client is forgotten, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, _stop_and_join, background)
         return background.loop
@@ -228,35 +238,47 @@ class RemoteBatches(Generic[T]):
 
     def close(self) -> None:
         """Has the other loop give them up."""
-        self._schedule(self._source.close)
+        schedule(self._source.close, self._loop)
 
     def _request(self) -> Future[list[T]]:
-        future = LoopEnd.of(self._loop).cancel_at_end(Future[list[T]]())
-
-        def begin() -> None:
-            if future.cancelled():
-                return
-            task = asyncio.ensure_future(self._source.next_batch())
-            task.add_done_callback(lambda _: _hand_over(task, future))
-            future.add_done_callback(lambda f: f.cancelled() and self._schedule(task.cancel))
-
-        if not self._schedule(begin):
-            future.cancel()
-        return future
-
-    def _schedule(self, callback: Callable[[], object]) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
+        return submit(self._source.next_batch, self._loop)
 
     def partial(self) -> ChatResponse | None:
         """The response that they come from, as far as it came."""
         return self._source.partial()
 
 
-def _hand_over(task: asyncio.Future[list[T]], future: Future[list[T]]) -> None:
+def schedule(callback: Callable[[], object], loop: asyncio.AbstractEventLoop) -> bool:
+    """Has another loop call back; False if it is closed."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        return False
+    return True
+
+
+def submit(
+    work: Callable[[], Coroutine[Any, Any, T]], loop: asyncio.AbstractEventLoop
+) -> Future[T]:
+    """The result of work on another loop; cancelled if that ends first.
+
+    Unlike asyncio's own, which leaves whoever waits for a loop that has ended waiting for ever.
+    """
+    future = LoopEnd.of(loop).cancel_at_end(Future[T]())
+
+    def begin() -> None:
+        if future.cancelled():
+            return
+        task = asyncio.ensure_future(work())
+        task.add_done_callback(lambda _: _hand_over(task, future))
+        future.add_done_callback(lambda f: f.cancelled() and schedule(task.cancel, loop))
+
+    if not schedule(begin, loop):
+        future.cancel()
+    return future
+
+
+def _hand_over(task: asyncio.Future[T], future: Future[T]) -> None:
     """Brings what came of the task to whoever waits in another thread."""
     error = None if task.cancelled() else task.exception()
     with suppress(InvalidStateError):  # nobody waits any more

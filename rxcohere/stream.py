@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import closing
 from typing import Generic, TypeVar
 
+import reactivex as rx
 from reactivex import Observable, abc
 from reactivex.scheduler import NewThreadScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -105,7 +106,10 @@ class RequestStream(Observable[T], Generic[T]):
             BlockingCallError: at once, where an event loop is running.
         """
         refuse_to_block("run()", "await")
-        return super().run(scheduler)
+        last: list[T] = []
+        for value in self._pull_blocking():  # which gives the request up when it is interrupted
+            last[:] = [value]
+        return last[0] if last else rx.empty().run()  # which raises what an empty source does
 
 
 def _subscribe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from reactivex import abc
 
+from rxcohere.errors import RxCohereError
 from rxcohere.runtime import Batches, LoopEnd, loop_closed, running_loop
 
 T = TypeVar("T")
@@ -102,11 +104,11 @@ async def deliver(
                     observer.on_next(value)
                     if subscription.disposed:
                         return
-            except Exception as problem:
+            except BaseException as problem:
+                error = _as_error(problem)
                 if subscription.disposed:
-                    _report(problem)
+                    _report(error)
                     return
-                error = problem
                 break
     except asyncio.CancelledError:
         # Disposed of, or the loop is closing. The subscriber has to hear of the latter.
@@ -127,6 +129,26 @@ async def deliver(
         _tell(observer.on_completed)
     else:
         _tell(observer.on_error, error)
+
+
+def _as_error(problem: BaseException) -> Exception:
+    """What a subscriber raised, in a form that ``on_error`` takes.
+
+    Raises:
+        BaseException: the problem, if it is none of the subscriber's: the task is being cancelled,
+            or the program interrupted, which happens in the main thread.
+    """
+    if isinstance(problem, Exception):
+        return problem
+    task = asyncio.current_task()
+    if isinstance(problem, asyncio.CancelledError):
+        if task is not None and task.cancelling():
+            raise problem
+    elif threading.current_thread() is threading.main_thread():
+        raise problem
+    error = RxCohereError(f"a subscriber raised {type(problem).__name__}")
+    error.__cause__ = problem
+    return error
 
 
 def _tell(callback: Callable[..., None], *arguments: object) -> None:

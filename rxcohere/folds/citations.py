@@ -199,20 +199,23 @@ class LiveCitedTextFold:
         self._citations: list[Citation] = []
         self._thinking_first = False
 
-    def push(self, event: ChatEvent) -> tuple[CitedText, ...]:
+    def push(self, event: ChatEvent) -> Sequence[CitedText]:
         """The text and citations with this event in them, if it adds to them."""
-        if type(event) is ContentDelta:
-            return self._text(event.index, event.content)
-        if type(event) is ContentStart:
-            self._current.pop(event.index, None)  # a start always begins a block of its own
-            return self._text(event.index, event.content)
-        emitted: list[CitedText] = []
-        for citation in self._arrivals.push(event):
-            self._citations.append(citation)
-            emitted.append(self.snapshot(citation=citation))
-        return tuple(emitted)
+        return [self.snapshot(delta, citation) for delta, citation in self.add(event)]
 
-    def finish(self) -> tuple[CitedText, ...]:
+    def add(self, event: ChatEvent) -> Iterable[tuple[str, Citation | None]]:
+        """Takes the event in, piece by piece: what each piece is, text or citation."""
+        if type(event) is ContentDelta:
+            yield from self._text(event.index, event.content)
+        elif type(event) is ContentStart:
+            self._current.pop(event.index, None)  # a start always begins a block of its own
+            yield from self._text(event.index, event.content)
+        else:
+            for citation in self._arrivals.push(event):
+                self._citations.append(citation)
+                yield "", citation
+
+    def finish(self) -> Sequence[CitedText]:
         """Nothing."""
         return ()
 
@@ -221,7 +224,9 @@ class LiveCitedTextFold:
         blocks = tuple((block, block.length) for block in self._blocks)
         return CitedText(delta, citation, blocks, self._citations, self._thinking_first)
 
-    def _text(self, index: int, content: ContentFragment | None) -> tuple[CitedText, ...]:
+    def _text(
+        self, index: int, content: ContentFragment | None
+    ) -> Iterable[tuple[str, Citation | None]]:
         if content is None:
             return ()
         if (content.thinking is not None or content.type == "thinking") and not self._blocks:
@@ -234,7 +239,7 @@ class LiveCitedTextFold:
             block = self._current[index] = _CitedBlock(index)
             insort(self._blocks, block, key=lambda each: each.index)
         block.append(fragment)
-        return (self.snapshot(delta=fragment),)
+        return ((fragment, None),)
 
 
 class CitedTextFold:
@@ -247,7 +252,8 @@ class CitedTextFold:
 
     def push(self, event: ChatEvent) -> tuple[CitedText, ...]:
         """Nothing yet."""
-        self._live.push(event)
+        for _ in self._live.add(event):
+            pass
         return ()
 
     def finish(self) -> tuple[CitedText, ...]:

@@ -120,18 +120,22 @@ class ToolCallProgress:
 
 
 class _GrowingArguments:
-    """The arguments of one call, shared by all its progress objects, which only ever grow."""
+    """The arguments of one call, shared by all its progress objects, which only ever grow.
 
-    __slots__ = ("_json", "_length", "_text")
+    They are parsed as far as somebody reads, so whoever reads each progress in turn, at once or a
+    while later, has each character parsed once.
+    """
+
+    __slots__ = ("_json", "_length", "_parsed_length", "_text")
 
     def __init__(self) -> None:
         self._text = TextBuffer()
-        self._json = PartialJSON()
         self._length = 0
+        self._json = PartialJSON()
+        self._parsed_length = 0
 
     def append(self, fragment: str) -> int:
         self._text.append(fragment)
-        self._json.feed(fragment)
         self._length += len(fragment)
         return self._length
 
@@ -140,13 +144,12 @@ class _GrowingArguments:
         return text if length == len(text) else text[:length]
 
     def parsed(self, length: int) -> dict[str, Any]:
-        if length == self._length:
-            value = self._json.value
-        else:
-            # Progress that was kept and is read later: its prefix is parsed anew, once.
-            prefix = PartialJSON()
-            prefix.feed(self.text(length))
-            value = prefix.value
+        if length < self._parsed_length:
+            self._json = PartialJSON()
+            self._parsed_length = 0
+        self._json.feed(self._text.read()[self._parsed_length : length])
+        self._parsed_length = length
+        value = self._json.value
         return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 

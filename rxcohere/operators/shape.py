@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
@@ -72,11 +73,16 @@ class _Window:
 
     def _end(self, _scheduler: abc.SchedulerBase, _state: object = None) -> None:
         self._open = False
-        if events := self._held.drain():
-            self._chars = 0
+        events = self._held.drain()
+        self._chars = 0
+        try:
             for event in events:
                 self._observer.on_next(event)
-            self._start()
+        except Exception as error:  # the source, which would route it to on_error, is not here
+            self._observer.on_error(error)
+        else:
+            if events:
+                self._start()
 
 
 def coalesce_deltas(
@@ -109,7 +115,7 @@ def coalesce_deltas(
         is
             neither a scheduler nor a running loop.
     """
-    if not isinstance(seconds, (int, float)) or not seconds > 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(seconds, (int, float)) or not 0 < seconds <= threading.TIMEOUT_MAX:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"coalesce_deltas takes seconds above 0, not {seconds!r}")
     if max_chars is not None and (type(max_chars) is not int or max_chars < 1):
         raise ConfigurationError(f"coalesce_deltas takes max_chars from 1, not {max_chars!r}")

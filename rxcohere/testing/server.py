@@ -175,6 +175,10 @@ class ReplayServer(Counters):
         if runner is None or site is None or runner.server is None:
             return
         self._stopping = True
+        # A connection that is being accepted when the listener closes would be dropped by asyncio
+        # without being closed; this lets it be accepted first.
+        for _ in range(3):
+            await asyncio.sleep(0)
         await site.stop()
         for connection in runner.server.connections:
             if connection.transport is not None:

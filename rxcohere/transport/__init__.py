@@ -6,6 +6,7 @@ of a stream in batches, one batch for each chunk that the socket hands over, and
 """
 
 from rxcohere.transport.exchange import EventExchange, Exchange, ReplyExchange
+from rxcohere.transport.secret import Secret
 from rxcohere.transport.session import Call, Transport
 
-__all__ = ["Call", "EventExchange", "Exchange", "ReplyExchange", "Transport"]
+__all__ = ["Call", "EventExchange", "Exchange", "ReplyExchange", "Secret", "Transport"]

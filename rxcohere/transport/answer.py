@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
@@ -20,18 +21,18 @@ from rxcohere.errors import (
     api_error,
 )
 from rxcohere.transport.retrying import retry_after
+from rxcohere.transport.secret import Secret
 
 BROKEN = (aiohttp.ClientError, OSError, RuntimeError)
 """What aiohttp raises when a connection breaks, the last for one that was closed already."""
 
 RxCohereErrorT = TypeVar("RxCohereErrorT", bound=RxCohereError)
 
-_TELLING = 4  # as many characters of a key tell nothing yet
 _ERROR_BODY_LIMIT = 65_536  # bytes of an error's body that are worth reading
 _ERROR_BODY_PATIENCE = 5.0  # seconds; the status alone already tells what went wrong
 
 
-async def check_answer(response: aiohttp.ClientResponse, expected: str, secret: str) -> None:
+async def check_answer(response: aiohttp.ClientResponse, expected: str, secret: Secret) -> None:
     """Accepts a 2xx response of the expected media type.
 
     Args:
@@ -47,7 +48,7 @@ async def check_answer(response: aiohttp.ClientResponse, expected: str, secret: 
         raise await _api_error(response, secret)
     came = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if came != expected:
-        body = _redact(await _beginning(response, 300), secret).decode("utf-8", "replace")
+        body = secret.blot_out(await _beginning(response, 300)).decode("utf-8", "replace")
         raise UnexpectedContentError(
             f"expected {expected}, but the server answered {response.status} with "
             f"{came or 'no content type'}; is the base URL right? The body begins {body!r}",
@@ -56,19 +57,14 @@ async def check_answer(response: aiohttp.ClientResponse, expected: str, secret: 
         )
 
 
-async def _api_error(response: aiohttp.ClientResponse, secret: str) -> ApiError:
-    raw = _redact(await _beginning(response, _ERROR_BODY_LIMIT), secret)
+async def _api_error(response: aiohttp.ClientResponse, secret: Secret) -> ApiError:
+    raw = secret.blot_out(await _beginning(response, _ERROR_BODY_LIMIT))
     body: object
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         body = raw.decode("utf-8", "replace") or None
-    headers = {
-        name.lower(): _redact(value.encode("utf-8", "surrogateescape"), secret).decode(
-            "utf-8", "surrogateescape"
-        )
-        for name, value in response.headers.items()
-    }
+    headers = {name.lower(): secret.blot_out_str(v) for name, v in response.headers.items()}
     return api_error(response.status, body, headers, retry_after(headers))
 
 
@@ -82,26 +78,13 @@ async def _beginning(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body[:limit])
 
 
-def _redact(text: bytes, secret: str) -> bytes:
-    """The text without the secret wherever it stands as a word of its own."""
-    if not secret:
-        return text
-    word = secret.encode()
-    text = re.sub(rb"(?<!\w)%b(?!\w)" % re.escape(word), b"***", text)
-    # The text may have been cut off in the midst of it.
-    for length in range(len(word) - 1, _TELLING, -1):
-        if text.endswith(word[:length]):
-            return text[:-length] + b"***"
-    return text
-
-
-def request_failure(error: Exception, connect: float | None) -> RxCohereError:
+def request_failure(error: Exception, connect: float | None, secret: Secret) -> RxCohereError:
     """The verdict on a request that got no response."""
     failure: RxCohereError
     if isinstance(error, aiohttp.ServerTimeoutError):
         failure = StreamTimeoutError(f"no connection within {connect:g} s", "connect")
     else:
-        detail = str(error) or type(error).__name__
+        detail = secret.blot_out_str(str(error)) or type(error).__name__
         failure = ConnectionFailedError(f"the request got no answer: {detail}")
     return chained(failure, error)
 
@@ -151,6 +134,26 @@ def _take_note(closed: asyncio.Future[None]) -> None:
 
 
 def chained(failure: RxCohereErrorT, cause: BaseException) -> RxCohereErrorT:
-    """The failure with its cause, whose frames are dropped: they hold the request's headers."""
+    """The failure with its cause, as far as that does not hold the request's headers."""
+    if isinstance(cause, aiohttp.ClientResponseError):
+        cause = ConnectionError(f"{type(cause).__name__}: {cause.message}")
     failure.__cause__ = cause.with_traceback(None)
     return failure
+
+
+def wake_when_lost(
+    content: aiohttp.StreamReader, closed: asyncio.Future[None] | None
+) -> Callable[[], object]:
+    """Has a reader of the body hear that the connection is gone; returns what ends that.
+
+    aiohttp does not tell it when it closes the connection itself, over chunks it cannot make out.
+    """
+
+    def wake(_: object) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
+    if closed is None:
+        return lambda: None
+    closed.add_done_callback(wake)
+    return partial(closed.remove_done_callback, wake)

@@ -22,7 +22,7 @@ from rxcohere.errors import (
 )
 from rxcohere.events import ChatEvent
 from rxcohere.response import ChatResponse, generation_failed
-from rxcohere.transport.answer import BROKEN, body_failure, check_answer, closing_of
+from rxcohere.transport.answer import BROKEN, body_failure, check_answer, closing_of, wake_when_lost
 from rxcohere.transport.reader import EventReader
 from rxcohere.transport.retrying import retrying
 from rxcohere.transport.session import Call, Transport
@@ -92,6 +92,10 @@ class Exchange(ABC, Generic[T]):
 
     def _own(self, error: StreamError) -> StreamError:
         """The verdict on a broken body: our own, if it was we who broke it."""
+        if isinstance(error, EventDecodeError):
+            hidden = self._transport.secret.blot_out_event(error)
+            hidden.partial = error.partial
+            return hidden
         if self._verdict is None or not isinstance(
             error, (ConnectionFailedError, StreamTruncatedError)
         ):
@@ -128,6 +132,8 @@ class Exchange(ABC, Generic[T]):
         try:
             async with limit:
                 self._response = await self._transport.send(self._call)
+                if self._response.status >= 300:
+                    limit.reschedule(None)  # the status is known, and its body has its own limit
                 await check_answer(self._response, self._call.accept, self._transport.secret)
                 return await self._first(self._response)
         except BaseException as error:
@@ -193,6 +199,8 @@ class EventExchange(Exchange[ChatEvent]):
         """Gives up the connection at once, unless the body is all there."""
         if self._watchdog is not None:
             self._watchdog.stop()
+        if self._reader is not None:
+            self._reader.close()
         super().close()
 
 
@@ -215,16 +223,23 @@ class ReplyExchange(Exchange[ChatResponse]):
 
     async def _first(self, response: aiohttp.ClientResponse) -> list[ChatResponse]:
         closed = closing_of(response)
+        stop_watching = wake_when_lost(response.content, closed)
+        body = bytearray()
         try:
-            body = await response.read()
+            while chunk := await response.content.readany():
+                body += chunk
+                if len(body) > self._transport.max_event_bytes:
+                    raise EventDecodeError("the reply is larger than max_event_bytes allows")
         except BROKEN as error:
             failure: StreamError = body_failure("the reply broke off", error, closed)
         else:
-            reply = _parse_reply(body)
+            reply = _parse_reply(bytes(body))
             if not generation_failed(reply.finish_reason):
                 return [reply]
             failure = GenerationError(str(reply.finish_reason))
             failure.partial = reply
+        finally:
+            stop_watching()
         raise failure
 
 

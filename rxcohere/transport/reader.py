@@ -10,7 +10,7 @@ from rxcohere.events import ChatEvent, MessageEnd, parse_event, validate_event_j
 from rxcohere.folds import ResponseFold
 from rxcohere.response import ChatResponse, generation_failed
 from rxcohere.sse import SSEDecoder
-from rxcohere.transport.answer import BROKEN, body_failure, closing_of
+from rxcohere.transport.answer import BROKEN, body_failure, closing_of, wake_when_lost
 
 _DONE = b"[DONE]"
 
@@ -39,12 +39,15 @@ class EventReader:
         "_frames",
         "_max_event_bytes",
         "_position",
+        "close",
         "ended",
     )
 
     def __init__(self, response: aiohttp.ClientResponse, max_event_bytes: int) -> None:
         self._content = response.content
         self._closed = closing_of(response)
+        self.close = wake_when_lost(self._content, self._closed)
+        """To be called when no more is read."""
         self._max_event_bytes = max_event_bytes
         self._decoder = SSEDecoder()
         self._frames: list[bytes] = []

@@ -1,13 +1,14 @@
-"""Where requests go and what they carry: URL, headers, the aiohttp session of the client's loop."""
+"""Where requests go and what they carry, and which exchanges are live."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+import threading
+from concurrent.futures import CancelledError as FutureCancelledError
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Protocol
 
 import aiohttp
 from multidict import CIMultiDict
@@ -17,18 +18,12 @@ from rxcohere import __version__
 from rxcohere.errors import ConfigurationError, StreamCancelledError
 from rxcohere.options import RequestOptions, Retry, Timeouts, check_header, check_whole
 from rxcohere.request import ChatRequest
-from rxcohere.runtime import LoopBinding, refuse_to_block, running_loop
+from rxcohere.runtime import LoopBinding, refuse_to_block, running_loop, submit
 from rxcohere.transport.answer import BROKEN, request_failure
+from rxcohere.transport.resources import Cancellable, LoopResources
+from rxcohere.transport.secret import Secret
 
 _PATH = "v2/chat"
-
-
-class Cancellable(Protocol):
-    """What can be live: `Transport` tells it when the client is closed."""
-
-    def cancel(self, reason: str) -> None:
-        """Breaks off; the consumer gets `StreamCancelledError`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # without a repr: the headers hold the key
@@ -47,51 +42,12 @@ class Call:
     retry: Retry
 
 
-class _LoopResources:
-    """What belongs to one loop: the session, and who may use a connection."""
-
-    def __init__(self, session: aiohttp.ClientSession | None, max_connections: int | None) -> None:
-        self.loop = asyncio.get_running_loop()
-        # The slots limit the connections, so aiohttp's own limit of 100 must not: waiting for a
-        # slot is not a part of connecting, and has no time limit but the total.
-        self.session = session or aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
-        )
-        self.slots = asyncio.Semaphore(max_connections) if max_connections else None
-        self.live: dict[Cancellable, asyncio.Semaphore | None] = {}  # and whose slot each has
-        self._guard = _close_with_loop(None if session else self.session, self.live)
-
-    async def open(self) -> None:
-        await anext(self._guard)
-
-    async def close(self) -> None:
-        await self._guard.aclose()
-
-
-async def _close_with_loop(
-    session: aiohttp.ClientSession | None, live: Iterable[Cancellable]
-) -> AsyncGenerator[None, None]:
-    """Ends what is live and closes the session, at the latest when the loop ends.
-
-    A suspended asynchronous generator is what a loop finishes off before it closes, and what it
-    finishes off when nobody refers to it any more. So connections are closed in good order even if
-    nobody closed the client.
-    """
-    try:
-        yield
-    finally:
-        for exchange in list(live):
-            exchange.cancel("the event loop was closed under a live stream")
-        if session is not None:
-            await session.close()
-
-
 class Transport:
     """Sends requests and knows which exchanges are live.
 
     Args:
         base_url: scheme, host and an optional path prefix.
-        api_key: "" for none.
+        secret: the API key.
         client_name: sent as ``X-Client-Name``; None for none.
         timeouts: limits of each exchange, unless its call has its own.
         retry: retries of each exchange, unless its call has its own.
@@ -107,7 +63,7 @@ class Transport:
         self,
         *,
         base_url: str,
-        api_key: str,
+        secret: Secret,
         client_name: str | None,
         timeouts: Timeouts,
         retry: Retry,
@@ -115,7 +71,6 @@ class Transport:
         max_connections: int | None,
         max_event_bytes: int,
     ) -> None:
-        check_header("api_key", api_key, shown=False)
         _check_kind("timeouts", timeouts, Timeouts)
         _check_kind("retry", retry, Retry)
         if session is not None:
@@ -123,7 +78,7 @@ class Transport:
         if max_connections is not None:
             check_whole("max_connections", max_connections, 1)
         check_whole("max_event_bytes", max_event_bytes, 1)
-        self._secret = api_key
+        self.secret = secret
         self.base_url = base_url
         self._url = _endpoint(base_url)
         self._timeouts = timeouts
@@ -132,23 +87,18 @@ class Transport:
         self._max_connections = max_connections
         self.max_event_bytes = max_event_bytes
         self._headers = {"User-Agent": f"rxcohere/{__version__}"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
         if client_name is not None:
             check_header("client_name", client_name)
             self._headers["X-Client-Name"] = client_name
         self._binding = LoopBinding()
         self.tasks: set[asyncio.Task[None]] = set()
         """Work under way, held here so that the collector does not take it."""
-        self._resources: _LoopResources | None = None
+        self._resources: LoopResources | None = None
         self.closed = False
+        self._lock = threading.Lock()
+        self._closing: Future[None] | None = None
         if session is not None and running_loop() is not None:
             self._binding.acquire()  # a session belongs to the loop it was made in
-
-    @property
-    def secret(self) -> str:
-        """What must not show in anything that is said about an exchange."""
-        return self._secret
 
     def call(self, request: ChatRequest, options: RequestOptions, *, stream: bool) -> Call:
         """The request as it will be sent.
@@ -158,22 +108,24 @@ class Transport:
         """
         if self.closed:
             raise ConfigurationError("the client is closed; make a new one")
-        accept = "text/event-stream" if stream else "application/json"
-        headers = CIMultiDict({**self._headers, "Accept": accept})
-        headers["Content-Type"] = "application/json"
-        for name, value in options.additional_headers.items():
-            headers[name] = value
         try:
             url = self._url.update_query(dict(options.additional_query_parameters))
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"request_options.additional_query_parameters: {error}"
             ) from error
+        accept = "text/event-stream" if stream else "application/json"
+        body = request.body(stream, options.additional_body_parameters)
+        # Last, for they hold the key, and a traceback shows what a frame knows.
+        headers = CIMultiDict(self._headers)
+        headers.update(self.secret.headers())
+        headers.update({"Accept": accept, "Content-Type": "application/json"})
+        headers.update(options.additional_headers)
         return Call(
             accept=accept,
             url=url,
             headers=headers,
-            body=request.body(stream, options.additional_body_parameters),
+            body=body,
             timeouts=options.timeouts_over(self._timeouts),
             retry=options.retry_over(self._retry),
         )
@@ -187,6 +139,8 @@ class Transport:
         """
         connect = call.timeouts.connect
         session = (await self._acquire()).session
+        if session.closed and not self.closed:
+            raise ConfigurationError("the session that was given to the client is closed")
         try:
             return await session.post(
                 call.url,
@@ -196,8 +150,8 @@ class Transport:
                 raise_for_status=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
             )
-        except BROKEN as error:
-            failure = request_failure(error, connect)
+        except (*BROKEN, ValueError, TypeError) as error:
+            failure = request_failure(error, connect, self.secret)
         # Raised outside of the handler, so that no frame that holds the headers hangs on to it.
         raise failure
 
@@ -237,14 +191,14 @@ class Transport:
         if self._resources is not None:
             self._resources.live.pop(exchange, None)
 
-    async def _acquire(self) -> _LoopResources:
+    async def _acquire(self) -> LoopResources:
         self._check_open()
         loop = asyncio.get_running_loop()
         resources = self._resources
         if resources is None or resources.loop is not loop:
             if resources is not None and self._session is not None:
                 raise ConfigurationError("the session belongs to an event loop that has ended")
-            resources = self._resources = _LoopResources(self._session, self._max_connections)
+            resources = self._resources = LoopResources(self._session, self._max_connections)
             await resources.open()
             self._check_open()
         return resources
@@ -253,17 +207,34 @@ class Transport:
         if self.closed:
             raise StreamCancelledError("the client is closed")
 
+    def _claim_closing(self) -> Future[None] | None:
+        """What whoever closes first has to resolve; None for others, who wait for `_closing`."""
+        self.closed = True
+        with self._lock:
+            if self._closing is not None:
+                return None
+            self._closing = Future()
+            return self._closing
+
     async def aclose(self) -> None:
         """Ends live exchanges with `StreamCancelledError` and closes the connections."""
-        self.closed = True
+        closing = self._claim_closing()
+        if closing is None and self._closing is not None:
+            await asyncio.shield(asyncio.wrap_future(self._closing))
+            return
         here, loop = running_loop(), self._binding.current
-        if loop is here:
-            await self._close_here()
-        elif loop is not None:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_here(), loop))
-        background = self._binding.release()
-        if background is not None and background.loop is not here:
-            await asyncio.wrap_future(background.ended)
+        try:
+            if loop is here:
+                await self._close_here()
+            elif loop is not None:
+                with suppress(FutureCancelledError, asyncio.CancelledError):
+                    await asyncio.wrap_future(self._close_there(loop))
+            background = self._binding.release()
+            if background is not None and background.loop is not here:
+                await asyncio.wrap_future(background.ended)
+        finally:
+            if closing is not None:
+                closing.set_result(None)
 
     def close(self) -> None:
         """The same for synchronous code.
@@ -272,11 +243,22 @@ class Transport:
             BlockingCallError: an event loop is running in this thread.
         """
         refuse_to_block("close()", "await aclose()")
-        self.closed = True
-        if (loop := self._binding.current) is not None:
-            asyncio.run_coroutine_threadsafe(self._close_here(), loop).result()
-        if (background := self._binding.release()) is not None:
-            background.join()
+        closing = self._claim_closing()
+        if closing is None and self._closing is not None:
+            self._closing.result()
+            return
+        try:
+            if (loop := self._binding.current) is not None:
+                with suppress(FutureCancelledError):  # the loop ended, and closed all itself
+                    self._close_there(loop).result()
+            if (background := self._binding.release()) is not None:
+                background.join()
+        finally:
+            if closing is not None:
+                closing.set_result(None)
+
+    def _close_there(self, loop: asyncio.AbstractEventLoop) -> Future[None]:
+        return submit(self._close_here, loop)
 
     async def _close_here(self) -> None:
         resources, self._resources = self._resources, None
@@ -304,6 +286,10 @@ def _endpoint(base_url: str) -> URL:
         raise ConfigurationError(problem) from error
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
         raise ConfigurationError(problem)
+    try:
+        url.host.encode("idna")
+    except UnicodeError as error:
+        raise ConfigurationError(problem) from error
     if url.user is not None or url.password is not None:
         raise ConfigurationError("base_url should hold no user name or password")
     return url.with_path(f"{url.raw_path.rstrip('/')}/{_PATH}", encoded=True)

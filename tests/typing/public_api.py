@@ -8,7 +8,7 @@ error has to stay an error.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Literal, assert_type
 
 import aiohttp
@@ -48,6 +48,7 @@ from rxcohere import (
     MessageEnd,
     MessageStart,
     RequestOptions,
+    RequestStream,
     ResponseFormat,
     Retry,
     RxCohereError,
@@ -83,7 +84,6 @@ from rxcohere import (
 from rxcohere import operators as rxc
 from rxcohere.operators import Operator
 from rxcohere.response import BilledUnits, TokenCounts
-from rxcohere.stream import RequestStream
 
 
 def shout(text: str) -> str:
@@ -208,12 +208,12 @@ def wrong_operators(source: Observable[ChatEvent], numbers: Observable[int]) -> 
 
 
 def shortcuts(stream: ChatStream) -> None:
-    assert_type(stream.text(), Observable[str])
-    assert_type(stream.thinking(), Observable[str])
-    assert_type(stream.tool_calls(), Observable[ToolCall])
-    assert_type(stream.citations(), Observable[Citation])
-    assert_type(stream.cited_text(), Observable[CitedText])
-    assert_type(stream.response(), Observable[ChatResponse])
+    assert_type(stream.text(), RequestStream[str])
+    assert_type(stream.thinking(), RequestStream[str])
+    assert_type(stream.tool_calls(), RequestStream[ToolCall])
+    assert_type(stream.citations(), RequestStream[Citation])
+    assert_type(stream.cited_text(), RequestStream[CitedText])
+    assert_type(stream.response(), RequestStream[ChatResponse])
     source: Observable[ChatEvent] = stream
     assert_type(source.pipe(rxc.text_deltas()), Observable[str])
     assert_type(stream.pipe(rxc.events_of(CitationStart), ops.take(1)), Observable[CitationStart])
@@ -232,7 +232,7 @@ async def awaited(stream: ChatStream) -> None:
 
 
 async def pulled(stream: ChatStream) -> None:
-    assert_type(stream.__aiter__(), AsyncIterator[ChatEvent])
+    assert_type(stream.__aiter__(), AsyncGenerator[ChatEvent, None])
     async for event in stream:
         assert_type(event, ChatEvent)
         if isinstance(event, ContentDelta):
@@ -240,7 +240,7 @@ async def pulled(stream: ChatStream) -> None:
 
 
 def pulled_by_a_thread(stream: ChatStream) -> None:
-    assert_type(iter(stream), Iterator[ChatEvent])
+    assert_type(iter(stream), Generator[ChatEvent, None, None])
     for event in stream:
         assert_type(event, ChatEvent)
     assert_type(list(stream), list[ChatEvent])
@@ -338,7 +338,7 @@ def chats_with_what_a_program_has(
 
 async def chats_at_once(co: CohereClient) -> None:
     reply = co.chat(model="m", messages=[UserMessage(content="Hi")], max_tokens=5)
-    assert_type(reply, Observable[ChatResponse])
+    assert_type(reply, RequestStream[ChatResponse])
     assert_type(await reply, ChatResponse)
     assert_type(reply.run(), ChatResponse)
 
@@ -472,7 +472,7 @@ def calls(call: ToolCall, progress: ToolCallProgress) -> None:
     assert_type(call.function, ToolCallFunction | None)
     assert_type(call.normalized(), ToolCall)
     assert_type(progress.index, int)
-    assert_type(progress.id, str)
+    assert_type(progress.id, str | None)
     assert_type(progress.name, str)
     assert_type(progress.delta, str)
     assert_type(progress.length, int)
@@ -539,6 +539,6 @@ def errors(co: CohereClient) -> None:
 
 def streams_of_requests(stream: ChatStream, replies: RequestStream[ChatResponse]) -> None:
     events: RequestStream[ChatEvent] = stream
-    assert_type(iter(replies), Iterator[ChatResponse])
+    assert_type(iter(replies), Generator[ChatResponse, None, None])
     print(events)
     assert_type(rxcohere.__version__, str)

@@ -1,0 +1,60 @@
+"""The API key: it goes into a header, and into nothing that is said about the request."""
+
+from __future__ import annotations
+
+import re
+
+from rxcohere.errors import ConfigurationError, EventDecodeError
+from rxcohere.options import is_header_text
+
+_TELLING = 4  # as many characters of a key tell nothing yet
+
+
+class Secret:
+    """A key whose repr does not show it, so that no traceback with locals does.
+
+    Args:
+        key: "" for none.
+
+    Raises:
+        ConfigurationError: it cannot stand in a header.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: str) -> None:
+        self._key = key if is_header_text(key) else None
+        del key  # a traceback shows what a frame knows
+        if self._key is None:
+            raise ConfigurationError(
+                "api_key should be a string without line breaks and other control characters"
+            )
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self._key else "Secret()"
+
+    def headers(self) -> dict[str, str]:
+        """The header that carries the key; none for no key."""
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
+    def blot_out(self, text: bytes) -> bytes:
+        """The text without the key wherever it stands as a word, or is cut off at the end."""
+        if not self._key:
+            return text
+        word = self._key.encode()
+        text = re.sub(rb"(?<!\w)%b(?!\w)" % re.escape(word), b"***", text)
+        for length in range(len(word) - 1, _TELLING, -1):
+            if text.endswith(word[:length]):
+                return text[:-length] + b"***"
+        return text
+
+    def blot_out_str(self, text: str) -> str:
+        """The same for a string."""
+        raw = text.encode("utf-8", "surrogateescape")
+        return self.blot_out(raw).decode("utf-8", "surrogateescape")
+
+    def blot_out_event(self, error: EventDecodeError) -> EventDecodeError:
+        """The error, or one without the key if the event that could not be read holds it."""
+        if not self._key or self._key.encode() not in error.raw:
+            return error
+        return EventDecodeError(self.blot_out_str(str(error)), self.blot_out(error.raw))

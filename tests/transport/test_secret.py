@@ -1,0 +1,63 @@
+"""The key: sent in one header, and shown nowhere."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import pytest
+
+from rxcohere import ConfigurationError, EventDecodeError
+from rxcohere.transport import Secret
+
+KEY = "secret-key-1234567"
+
+
+def test_it_goes_into_one_header() -> None:
+    """An empty key sends none."""
+    assert Secret(KEY).headers() == {"Authorization": f"Bearer {KEY}"}
+    assert Secret("").headers() == {}
+
+
+def test_its_repr_hides_it() -> None:
+    """Whatever shows the objects of a frame shows no key."""
+    assert KEY not in repr(Secret(KEY))
+    assert repr(Secret(KEY)) != repr(Secret(""))
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}€", f"{KEY}\0", KEY.encode(), 7])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: Any) -> None:
+    """Neither the error nor a traceback that captures locals repeats it."""
+    with pytest.raises(ConfigurationError, match="api_key should be a string") as caught:
+        Secret(key)
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    inside = [line for line in frames.format() if "test_secret.py" not in line]
+    assert KEY not in "".join(inside)
+
+
+@pytest.mark.parametrize(
+    ("text", "blotted"),
+    [
+        (f"invalid token {KEY}.", "invalid token ***."),
+        (f"{KEY} {KEY}", "*** ***"),
+        (f"x{KEY}", f"x{KEY}"),
+        ("cut off at secret-key-12", "cut off at ***"),
+        ("a secret", "a ***"),
+        ("se", "se"),
+    ],
+)
+def test_it_is_blotted_out_where_it_stands_as_a_word(text: str, blotted: str) -> None:
+    """Whole, or at the end as far as it goes; part of a longer word is another word."""
+    assert Secret(KEY).blot_out_str(text) == blotted
+    assert Secret(KEY).blot_out(text.encode()) == blotted.encode()
+    assert Secret("").blot_out_str(text) == text
+
+
+def test_an_event_that_repeats_the_key_loses_it() -> None:
+    """Its raw data and its message; an event without the key stays the same object."""
+    raw = f'{{"type":5,"k":"{KEY}"}}'.encode()
+    error = Secret(KEY).blot_out_event(EventDecodeError(f"it begins {raw!r}", raw))
+    assert KEY not in str(error)
+    assert KEY.encode() not in error.raw
+    other = EventDecodeError("no", b"{")
+    assert Secret(KEY).blot_out_event(other) is other
