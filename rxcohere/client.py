@@ -112,8 +112,7 @@ class CohereClient:
 
         Raises:
             ConfigurationError: at the call, if a parameter is unknown, missing or of the wrong
-            shape.
-                Numeric limits and what a model supports are the server's to judge.
+                shape. Numeric limits and what a model supports are the server's to judge.
         """
         call = self._call(parameters, stream=True)
         return ChatStream(self._transport, lambda: EventExchange(self._transport, call))

@@ -2,7 +2,12 @@
 
 Import them as ``from rxcohere import operators as rxc``; the stock ones stay ``ops``. A plural noun
 picks parts, ``verb_object`` keeps state and emits on the way, ``collect_object`` gives one value at
-completion. State is made for each subscription, and what was emitted never changes.
+completion. State is made for each subscription, and what was emitted never changes. Completion and
+errors pass, unless an operator says otherwise; events that it does not speak of are left out.
+
+In the marble diagrams, ``S`` is `MessageStart` and ``E`` `MessageEnd`; ``t`` (``T`` at a block's
+start) is text, ``k`` thinking, ``p`` tool plan, ``d`` any delta, ``C`` a citation; ``c0``, ``a0``
+and ``e0`` are start, arguments and end of tool call 0.
 """
 
 from rxcohere.operators._lift import Operator

@@ -32,7 +32,8 @@ def accumulate_text() -> Operator[ChatEvent, str]:
         [           accumulate_text()             ]
         ------The-----The pen-----The penguins----|
 
-    Texts that nobody keeps cost only their new part. Completion and errors pass.
+    Texts that nobody keeps cost only their new part. Other events are left out; completion and
+    errors pass.
     """
     return lift(AccumulatedTextFold)
 
@@ -46,7 +47,7 @@ def collect_text() -> Operator[ChatEvent, str]:
         [       collect_text()        ]
         ------------------------(abc,|)
 
-    An error passes at once.
+    Nothing comes before; an error passes at once.
     """
     return lift(CollectedTextFold)
 
@@ -63,7 +64,7 @@ def assemble_tool_calls() -> Operator[ChatEvent, ToolCall]:
     Fragments are told apart by ``index``, in any interleaving. ``ToolCall.arguments`` is the text
     as streamed, ``ToolCall.parsed`` the object. Where a stream leaves an end out, the call comes at
     ``message-end`` or at completion, unless the reply was cut off (MAX_TOKENS, ERROR, TIMEOUT):
-    half a call is no call. Completion and errors pass.
+    half a call is no call. Other events are left out; completion and errors pass.
     """
     return lift(ToolCallFold)
 
@@ -79,7 +80,7 @@ def track_tool_calls() -> Operator[ChatEvent, ToolCallProgress]:
 
     ``ToolCallProgress.arguments`` is the text so far and ``.parsed`` the object so far, with
     unfinished strings as far as they go; nothing is parsed twice. A call without arguments makes no
-    progress. Completion and errors pass.
+    progress. Other events are left out; completion and errors pass.
     """
     return lift(ToolCallProgressFold)
 
@@ -95,7 +96,7 @@ def attach_citations() -> Operator[ChatEvent, CitedText]:
 
     ``CitedText.delta`` or ``.citation`` is what is new, ``.text``, ``.citations``, ``.sources`` and
     ``.segments()`` are all there is. A late citation finds its place in the earlier text. Each
-    costs nothing until it is read. Completion and errors pass.
+    costs nothing until it is read. Other events are left out; completion and errors pass.
     """
     return lift(LiveCitedTextFold)
 
@@ -109,7 +110,7 @@ def collect_cited_text() -> Operator[ChatEvent, CitedText]:
         [   collect_cited_text()   ]
         ---------------------(abC,|)
 
-    An error passes at once.
+    Nothing comes before; an error passes at once.
     """
     return lift(CitedTextFold)
 
@@ -124,7 +125,7 @@ def accumulate_response() -> Operator[ChatEvent, ChatResponse]:
         ---r---r---r---r------r--|
 
     The last one is what `collect_response` gives. Events that say nothing about the response, such
-    as ``content-end``, bring none out. Completion and errors pass.
+    as ``content-end``, bring none out. Other events are left out; completion and errors pass.
     """
     return lift(LiveResponseFold)
 

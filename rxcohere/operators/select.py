@@ -10,12 +10,12 @@ from rxcohere.errors import ConfigurationError
 from rxcohere.events import ChatEvent
 from rxcohere.folds import CitationFold, TextDeltaFold, ThinkingDeltaFold, ToolPlanDeltaFold
 from rxcohere.operators._lift import Operator, lift
-from rxcohere.response import Citation
+from rxcohere.response import Citation, WireModel
 
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-D = TypeVar("D")
+A = TypeVar("A", bound=WireModel)
+B = TypeVar("B", bound=WireModel)
+C = TypeVar("C", bound=WireModel)
+D = TypeVar("D", bound=WireModel)
 
 
 @overload
@@ -40,6 +40,8 @@ def events_of(*types: type[Any]) -> Operator[Any, Any]:
         ---S--d--d--C--d--E-----|
         [events_of(ContentDelta)]
         ------d--d-----d--------|
+
+    Completion and errors pass.
 
     Args:
         types: event classes, such as `ContentDelta`.
@@ -76,7 +78,7 @@ def text_deltas(index: int | None = None) -> Operator[ChatEvent, str]:
         ------The----- pen--------guins--------|
 
     Fragments may end anywhere, also within a word. Empty ones are left out, as is thinking.
-    Completion and errors pass.
+    Other events are left out; completion and errors pass.
 
     Args:
         index: only the content block with this index; None, the default, for all.
@@ -98,7 +100,7 @@ def thinking_deltas() -> Operator[ChatEvent, str]:
         [      thinking_deltas()       ]
         ------Let----- me--------------|
 
-    Empty fragments are left out. Completion and errors pass.
+    Empty fragments are left out. Other events are left out; completion and errors pass.
     """
     return lift(ThinkingDeltaFold)
 
@@ -113,7 +115,7 @@ def tool_plan_deltas() -> Operator[ChatEvent, str]:
         ------I----- will--------------|
 
     A model that reasons has no plan; its reasons are in `thinking_deltas`. Empty fragments are left
-    out. Completion and errors pass.
+    out. Other events are left out; completion and errors pass.
     """
     return lift(ToolPlanDeltaFold)
 
@@ -128,6 +130,7 @@ def citations() -> Operator[ChatEvent, Citation]:
         ---------c1-----c2-----|
 
     They come between the pieces of text or after them, depending on the model and on
-    ``citation_options``. Completion and errors pass. See also `attach_citations`.
+    ``citation_options``. Other events are left out; completion and errors pass. See also
+    `attach_citations`.
     """
     return lift(CitationFold)

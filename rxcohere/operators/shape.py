@@ -111,9 +111,8 @@ def coalesce_deltas(
         scheduler: for the window; by default the event loop that runs where the events arrive.
 
     Raises:
-        ConfigurationError: at the call, if a limit is not positive; through ``on_error``, if there
-        is
-            neither a scheduler nor a running loop.
+        ConfigurationError: at the call, if a limit is not positive; through ``on_error``, if
+            there is neither a scheduler nor a running loop.
     """
     if not isinstance(seconds, (int, float)) or not 0 < seconds <= threading.TIMEOUT_MAX:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"coalesce_deltas takes seconds above 0, not {seconds!r}")

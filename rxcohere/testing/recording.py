@@ -38,9 +38,9 @@ def record(path: str | os.PathLike[str]) -> Callable[[Observable[_Event]], Obser
 
     ::
 
-        source  --s--d--d--e--|
-                record("answer.sse")
-        result  --s--d--d--e--|
+        ---S-----d-----d-----E--|
+        [ record("answer.sse")  ]
+        ---S-----d-----d-----E--|
 
     Each event becomes a frame with exactly the fields that were set in it; completion adds
     ``[DONE]``. The file is closed before completion or an error goes on, and on disposal: without
