@@ -3,11 +3,11 @@
 ::
 
     from rxcohere import CohereClient
-    from rxcohere import operators as rxc
 
-    co = CohereClient()
-    stream = co.chat_stream(model="command-a-03-2025", messages=[{"role": "user", "content": "Hi"}])
-    stream.text().subscribe(print)
+    with CohereClient() as co:
+        hello = [{"role": "user", "content": "Hello"}]
+        for fragment in co.chat_stream(model="command-a-03-2025", messages=hello).text():
+            print(fragment, end="", flush=True)
 """
 
 __version__ = "0.1.0"

@@ -32,12 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RxCohereError as error:
         print(f"rxcohere: {error}", file=sys.stderr)
         return 1
+    except (OSError, OverflowError) as error:
+        if isinstance(error, BrokenPipeError):
+            # Whoever read our output has left. Python would complain again when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:  # the address to serve at
+            print(f"rxcohere: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +125,8 @@ async def _client() -> AsyncGenerator[CohereClient, None]:
             yield co
         return
     print(
-        "CO_API_KEY is not set: a recorded answer is replayed by a server on this machine.",
+        "CO_API_KEY is not set: your question is not sent; a server on this machine replays a "
+        "recorded answer.",
         file=sys.stderr,
     )
     async with (
@@ -170,6 +174,9 @@ async def _serve(options: argparse.Namespace) -> int:
     async with ReplayServer(
         options.transcript, host=options.host, port=options.port, pace=options.pace
     ) as server:
-        print(f"replaying at {server.url}; try CO_API_URL={server.url}", file=sys.stderr)
+        print(
+            f"replaying at {server.url}; for programs: CO_API_KEY=any CO_API_URL={server.url}",
+            file=sys.stderr,
+        )
         await asyncio.Event().wait()
     return 0

@@ -26,15 +26,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _with_signature(method: F) -> F:
     """The method, which shows the parameters of a chat one by one to ``help`` and ``inspect``."""
-    keywords = [
-        Parameter(
-            name,
-            Parameter.KEYWORD_ONLY,
-            default=Parameter.empty if name in ChatParameters.__required_keys__ else None,
-            annotation=annotation,
-        )
-        for name, annotation in ChatParameters.__annotations__.items()
-    ]
+    keywords: list[Parameter] = []
+    for name, annotation in ChatParameters.__annotations__.items():
+        text = getattr(annotation, "__forward_arg__", str(annotation))
+        bare = text.removeprefix("Required[")
+        default, text = (None, text) if bare == text else (Parameter.empty, bare[:-1])
+        keywords.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=text))
     own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
     returns = method.__annotations__["return"]
     vars(method)["__signature__"] = Signature([own, *keywords], return_annotation=returns)
@@ -81,8 +78,10 @@ class CohereClient:
                 "there is no API key: set CO_API_KEY, or give api_key "
                 '(an empty one, "", for a deployment that needs none)'
             )
-        secret = Secret(api_key)
-        del api_key  # a traceback shows what a frame knows
+        try:
+            secret = Secret(api_key)
+        finally:
+            del api_key  # a traceback shows what a frame knows
         self._transport = Transport(
             base_url=base_url or os.environ.get("CO_API_URL") or _DEFAULT_URL,
             secret=secret,

@@ -9,6 +9,7 @@ Only ``type`` is required, unknown keys are kept, and a type this version does n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -287,7 +288,7 @@ def _repaired(data: bytes | str) -> str:
     """The JSON text with U+FFFD for what is no Unicode: bad UTF-8, halves of surrogate pairs."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     text = json.dumps(json.loads(text), ensure_ascii=False)
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _decode_error(

@@ -274,7 +274,7 @@ def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)[1:]
     match detail["type"]:
         case "extra_forbidden":
-            known = ", ".join(ChatRequest.model_fields)
+            known = ", ".join((*ChatRequest.model_fields, "request_options"))
             return f"{text} is not a parameter of chat; there are {known}"
         case "union_tag_not_found" | "union_tag_invalid":
             expected = detail.get("ctx", {}).get("expected_tags")

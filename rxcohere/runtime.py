@@ -16,7 +16,12 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
-from rxcohere.errors import BlockingCallError, ConnectionFailedError, StreamCancelledError
+from rxcohere.errors import (
+    BlockingCallError,
+    ConnectionFailedError,
+    StreamCancelledError,
+    StreamTimeoutError,
+)
 from rxcohere.response import ChatResponse
 
 T = TypeVar("T")
@@ -74,6 +79,7 @@ class LoopEnd:
     def __init__(self) -> None:
         self.ended = False
         self._waiting: set[Future[Any]] = set()
+        self._guard: AsyncGenerator[None, None] | None = None
 
     def cancel_at_end(self, future: Future[T]) -> Future[T]:
         """The future, which is cancelled when the loop ends before it is done."""
@@ -88,25 +94,23 @@ class LoopEnd:
             yield
         finally:
             self.ended = True
+            self._guard = None  # it refers to the loop, which nothing of ours may keep alive
             for future in list(self._waiting):
                 future.cancel()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> LoopEnd:
         """The end of this loop. The first who asks must do so in the loop itself."""
-        known = _ends.get(loop)
-        if known is None:
-            end = cls()
-            guard = end._until_end()
-            known = _ends[loop] = (end, guard)
+        end = _ends.get(loop)
+        if end is None:
+            end = _ends[loop] = cls()
+            end._guard = guard = end._until_end()
             with suppress(StopIteration):
                 guard.__anext__().send(None)  # to its yield, where the loop knows of it
-        return known[0]
+        return end
 
 
-_ends: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, tuple[LoopEnd, AsyncGenerator[None, None]]
-] = weakref.WeakKeyDictionary()
+_ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopEnd] = weakref.WeakKeyDictionary()
 
 
 class BackgroundLoop:
@@ -148,8 +152,10 @@ def _run_loop(
         await stopped.wait()
 
     try:
-        asyncio.run(until_stopped())
-    except OSError as error:  # such as no more file descriptors
+        with asyncio.Runner() as runner:
+            runner.get_loop()  # before there is a coroutine that would never be awaited
+            runner.run(until_stopped())
+    except BaseException as error:  # such as no more file descriptors
         if started.done():
             raise
         started.set_exception(error)
@@ -190,7 +196,7 @@ class LoopBinding:
     def _start_background(self) -> asyncio.AbstractEventLoop:
         try:
             background = self._background = BackgroundLoop()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise ConnectionFailedError(f"no event loop could be started: {error}") from error
         # Also stops the thread when the client is forgotten, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, _stop_and_join, background)
@@ -228,9 +234,17 @@ class RemoteBatches(Generic[T]):
 
     def next_batch_blocking(self) -> list[T]:
         """The next values, for a consumer in a thread without a loop."""
+        refuse_to_block("iterating over a stream", "async for")
         future = self._request()
         try:
-            return future.result()
+            while True:
+                try:
+                    return future.result(1)
+                except StreamTimeoutError:
+                    raise
+                except TimeoutError:
+                    if self._loop.is_closed():  # by somebody who did not let it finish things off
+                        future.cancel()
         except FutureCancelledError:
             raise loop_closed(self) from None
         finally:

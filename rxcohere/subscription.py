@@ -43,7 +43,7 @@ class TaskSubscription(abc.DisposableBase):
         Args:
             work: makes the coroutine, once the loop gets to it.
             keep: holds the task while it runs, or the collector might take it.
-            if_lost: is called if the loop ends before it gets to it.
+            if_lost: is called if the loop ends before it gets to the work's first step.
         """
         context = contextvars.copy_context()
 
@@ -54,7 +54,13 @@ class TaskSubscription(abc.DisposableBase):
             # returns, and `switch_map` over three prompts would send three.
             self._task = asyncio.Task(work(), loop=self._loop, context=context)
             keep.add(self._task)
-            self._task.add_done_callback(keep.discard)
+            self._task.add_done_callback(end)
+
+        def end(task: asyncio.Task[None]) -> None:
+            keep.discard(task)
+            if task.cancelled() and not (self.disposed or self.ended):
+                self.ended = True  # cancelled before its first step, so it could tell nobody
+                if_lost()
 
         if running_loop() is self._loop:
             begin()
@@ -154,12 +160,13 @@ def _as_error(problem: BaseException) -> Exception:
 def _tell(callback: Callable[..., None], *arguments: object) -> None:
     try:
         callback(*arguments)
-    except Exception as problem:
-        _report(problem)
+    except BaseException as problem:
+        _report(_as_error(problem))
 
 
 def _report(problem: Exception) -> None:
     """Hands an error that no subscriber can be told of to the loop's exception handler."""
-    asyncio.get_running_loop().call_exception_handler(
-        {"message": "a subscriber of a stream raised an error", "exception": problem}
-    )
+    message = "a subscriber of a stream raised an error"
+    if isinstance(problem, RxCohereError):
+        message = f"a stream failed, and its subscription has no on_error: {problem}"
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": problem})

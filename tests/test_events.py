@@ -268,9 +268,7 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
     for data in (b'{"type":"debug","prompt":"a\\ud83d!"}', '{"type":"debug","prompt":"a\ud83d!"}'):
         event = parse_event(data)
         assert isinstance(event, Debug)
-        assert event.prompt is not None
-        assert event.prompt.replace("\ufffd", "") == "a!"
-        assert "\ufffd" in event.prompt
+        assert event.prompt == "a\ufffd!"  # one, or citations after it would be off
 
 
 def test_any_mapping_is_read() -> None:

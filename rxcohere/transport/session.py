@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,8 +138,10 @@ class Transport:
         """
         connect = call.timeouts.connect
         session = (await self._acquire()).session
-        if session.closed and not self.closed:
-            raise ConfigurationError("the session that was given to the client is closed")
+        if session.closed:
+            if self._session is not None:
+                raise ConfigurationError("the session that was given to the client is closed")
+            raise StreamCancelledError("the event loop was closed under a live stream")
         try:
             return await session.post(
                 call.url,
@@ -207,34 +208,9 @@ class Transport:
         if self.closed:
             raise StreamCancelledError("the client is closed")
 
-    def _claim_closing(self) -> Future[None] | None:
-        """What whoever closes first has to resolve; None for others, who wait for `_closing`."""
-        self.closed = True
-        with self._lock:
-            if self._closing is not None:
-                return None
-            self._closing = Future()
-            return self._closing
-
     async def aclose(self) -> None:
         """Ends live exchanges with `StreamCancelledError` and closes the connections."""
-        closing = self._claim_closing()
-        if closing is None and self._closing is not None:
-            await asyncio.shield(asyncio.wrap_future(self._closing))
-            return
-        here, loop = running_loop(), self._binding.current
-        try:
-            if loop is here:
-                await self._close_here()
-            elif loop is not None:
-                with suppress(FutureCancelledError, asyncio.CancelledError):
-                    await asyncio.wrap_future(self._close_there(loop))
-            background = self._binding.release()
-            if background is not None and background.loop is not here:
-                await asyncio.wrap_future(background.ended)
-        finally:
-            if closing is not None:
-                closing.set_result(None)
+        await asyncio.shield(asyncio.wrap_future(self._start_closing()))
 
     def close(self) -> None:
         """The same for synchronous code.
@@ -243,22 +219,29 @@ class Transport:
             BlockingCallError: an event loop is running in this thread.
         """
         refuse_to_block("close()", "await aclose()")
-        closing = self._claim_closing()
-        if closing is None and self._closing is not None:
-            self._closing.result()
-            return
-        try:
-            if (loop := self._binding.current) is not None:
-                with suppress(FutureCancelledError):  # the loop ended, and closed all itself
-                    self._close_there(loop).result()
-            if (background := self._binding.release()) is not None:
-                background.join()
-        finally:
-            if closing is not None:
-                closing.set_result(None)
+        self._start_closing().result()
 
-    def _close_there(self, loop: asyncio.AbstractEventLoop) -> Future[None]:
-        return submit(self._close_here, loop)
+    def _start_closing(self) -> Future[None]:
+        """Is done when all is closed. It happens once, whoever asks for it and stops waiting."""
+        with self._lock:
+            if self._closing is not None:
+                return self._closing
+            self.closed = True
+            closing = self._closing = Future[None]()
+
+        def release(_: object) -> None:
+            background = self._binding.release()
+            if background is None:
+                closing.set_result(None)
+            else:
+                background.ended.add_done_callback(lambda _: closing.set_result(None))
+
+        loop = self._binding.current
+        if loop is None:
+            release(None)
+        else:
+            submit(self._close_here, loop).add_done_callback(release)
+        return closing
 
     async def _close_here(self) -> None:
         resources, self._resources = self._resources, None
@@ -266,11 +249,13 @@ class Transport:
             exchange.cancel("the client was closed under a live stream")
         # Not those of other loops, which only wait for what this one hands over.
         here, own = asyncio.get_running_loop(), asyncio.current_task()
-        if tasks := [t for t in list(self.tasks) if t.get_loop() is here and t is not own]:
-            await asyncio.wait(tasks)
-        if resources is not None:
-            with suppress(RuntimeError):  # the loop is finishing it off itself
-                await resources.close()
+        try:
+            if tasks := [t for t in list(self.tasks) if t.get_loop() is here and t is not own]:
+                await asyncio.wait(tasks)
+        finally:
+            if resources is not None:
+                with suppress(RuntimeError):  # the loop is finishing it off itself
+                    await resources.close()
 
 
 def _check_kind(name: str, value: object, kind: type) -> None:
