@@ -294,3 +294,15 @@ def test_a_call_built_from_nothing_is_empty() -> None:
     """A bare start and end make a call without anything."""
     events = parsed([{"type": "tool-call-start"}, {"type": "tool-call-end"}])
     assert run(ToolCallFold(), events) == [ToolCall()]
+
+
+def test_progress_reads_the_same_at_once_late_and_backwards() -> None:
+    """Whenever it is read, in whatever order, each progress says what it said when it came out."""
+    events = parsed(tool_stream(("f", ['{"a": [1', ", 2], ", '"b": "x', 'y"}'])))
+    expected: list[Any] = [{"a": [1]}, {"a": [1, 2]}, {"a": [1, 2], "b": "x"}]
+    expected.append({"a": [1, 2], "b": "xy"})
+    fold = ToolCallProgressFold()
+    assert [p.parsed for event in events for p in fold.push(event)] == expected
+    kept = run(ToolCallProgressFold(), events)
+    assert [p.parsed for p in kept] == expected
+    assert [p.parsed for p in reversed(kept)] == expected[::-1]
