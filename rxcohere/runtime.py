@@ -63,9 +63,6 @@ def refuse_to_block(what: str, instead: str) -> None:
         )
 
 
-_PATIENCE = 2.0  # seconds
-
-
 class LoopEnd:
     """Whoever in another thread waits for a loop, and has to be told when it ends.
 
@@ -165,7 +162,7 @@ def _run_loop(
 
 def _stop_and_join(background: BackgroundLoop) -> None:
     background.stop()
-    background.join(_PATIENCE)  # a subscriber that blocks must not keep a program from ending
+    background.join(2.0)  # a subscriber that blocks must not keep a program from ending
 
 
 class LoopBinding:
