@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from reactivex import abc
 
-from rxcohere.errors import RxCohereError
+from rxcohere.delivery import as_error, report, tell
 from rxcohere.runtime import Batches, LoopEnd, loop_closed, running_loop
 
 T = TypeVar("T")
@@ -111,9 +110,9 @@ async def deliver(
                     if subscription.disposed:
                         return
             except BaseException as problem:
-                error = _as_error(problem)
+                error = as_error(problem)
                 if subscription.disposed:
-                    _report(error)
+                    report(error)
                     return
                 break
     except asyncio.CancelledError:
@@ -121,7 +120,7 @@ async def deliver(
         batches.close()
         if not subscription.disposed:
             subscription.ended = True
-            _tell(observer.on_error, loop_closed(batches))
+            tell(observer.on_error, loop_closed(batches))
         raise
     except Exception as problem:
         error = problem
@@ -132,41 +131,6 @@ async def deliver(
         return
     subscription.ended = True
     if error is None:
-        _tell(observer.on_completed)
+        tell(observer.on_completed)
     else:
-        _tell(observer.on_error, error)
-
-
-def _as_error(problem: BaseException) -> Exception:
-    """What a subscriber raised, in a form that ``on_error`` takes.
-
-    Raises:
-        BaseException: the problem, if it is none of the subscriber's: the task is being cancelled,
-            or the program interrupted, which happens in the main thread.
-    """
-    if isinstance(problem, Exception):
-        return problem
-    task = asyncio.current_task()
-    if isinstance(problem, asyncio.CancelledError):
-        if task is not None and task.cancelling():
-            raise problem
-    elif threading.current_thread() is threading.main_thread():
-        raise problem
-    error = RxCohereError(f"a subscriber raised {type(problem).__name__}")
-    error.__cause__ = problem
-    return error
-
-
-def _tell(callback: Callable[..., None], *arguments: object) -> None:
-    try:
-        callback(*arguments)
-    except BaseException as problem:
-        _report(_as_error(problem))
-
-
-def _report(problem: Exception) -> None:
-    """Hands an error that no subscriber can be told of to the loop's exception handler."""
-    message = "a subscriber of a stream raised an error"
-    if isinstance(problem, RxCohereError):
-        message = f"a stream failed, and its subscription has no on_error: {problem}"
-    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": problem})
+        tell(observer.on_error, error)

@@ -7,10 +7,12 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from subscribers import Reports, Subscriber
 
 STREAMS = Path(__file__).resolve().parents[2] / "shared" / "streams"
 
@@ -76,3 +78,26 @@ def recorded(request: pytest.FixtureRequest) -> Path:
         pytest.skip("the folder of recorded streams, shared/streams, is not here")
     path: Path = request.param
     return path
+
+
+@pytest.fixture
+def subscriber() -> Iterator[Callable[..., Subscriber]]:
+    """Makes subscribers, and holds all of them to the grammar when the test is over."""
+    made: list[Subscriber] = []
+
+    def make(react: Callable[[Any], None] | None = None) -> Subscriber:
+        made.append(Subscriber(react))
+        return made[-1]
+
+    yield make
+    assert [each.breaches for each in made] == [[] for _ in made]
+
+
+@pytest.fixture
+async def reports() -> AsyncIterator[Reports]:
+    """What the running loop's exception handler hears of."""
+    loop = asyncio.get_running_loop()
+    reports = Reports()
+    loop.set_exception_handler(reports.hear)
+    yield reports
+    loop.set_exception_handler(None)

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from test_stream import (
+from subscribers import (
     ANSWER,
     ASK,
     EVENTS,
@@ -30,7 +30,6 @@ from test_stream import (
     served,
     serving,
     started,
-    subscriber,  # noqa: F401 - a fixture
     waiting,
     was_aborted,
 )
@@ -119,7 +118,7 @@ def test_a_client_used_in_plain_code_first_works_inside_a_loop() -> None:
 
 
 async def test_a_client_used_inside_a_loop_first_works_in_a_thread(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
 ) -> None:
     """A thread's ``for``, ``run()`` and subscriptions are served by the loop."""
     async with served() as (server, co):
@@ -193,7 +192,7 @@ async def settled(tasks: list[Any]) -> None:
 
 @pytest.mark.parametrize("how", ["aclose", "exit", "thread"])
 async def test_closing_in_the_loop_ends_every_consumer(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
     how: str,
 ) -> None:
     """``aclose``, the end of ``async with``, ``close()`` of another thread: all are told."""
@@ -247,7 +246,7 @@ async def test_closing_ends_a_consumer_that_asks_for_more_meanwhile(turns: int) 
 
 @pytest.mark.parametrize("fault", [DelayHeaders(), Stall(after_events=0)], ids=str)
 async def test_closing_before_the_first_event_has_no_partial(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
     fault: Fault,
 ) -> None:
     """Where nothing came, the error says so: its ``partial`` is None."""
@@ -262,7 +261,7 @@ async def test_closing_before_the_first_event_has_no_partial(
 
 
 async def test_closing_ends_those_who_wait_for_a_connection_or_a_retry(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
 ) -> None:
     """A stream in the queue or between two attempts ends at once as well."""
     busy = Status(503, headers={"retry-after": "3600"})
@@ -277,7 +276,7 @@ async def test_closing_ends_those_who_wait_for_a_connection_or_a_retry(
         assert len(server.requests) == 1
 
 
-async def test_closing_at_every_turn_of_the_loop(subscriber: Subscribers) -> None:  # noqa: F811
+async def test_closing_at_every_turn_of_the_loop(subscriber: Subscribers) -> None:
     """However many turns after subscribe it comes, closing ends the stream, once, and its task."""
     async with asyncio.timeout(3 * HANG), ReplayServer("text", faults=stalling()) as server:
         for turns in range(0, 60):
@@ -293,7 +292,7 @@ async def test_closing_at_every_turn_of_the_loop(subscriber: Subscribers) -> Non
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_closing_while_the_time_is_up(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
     turns: int,
 ) -> None:
     """A total limit that runs out in the moment of closing does not make closing fail."""
@@ -308,7 +307,7 @@ async def test_closing_while_the_time_is_up(
 
 
 def test_closing_in_plain_code_ends_every_consumer(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
 ) -> None:
     """``close()`` ends subscribers, ``for`` loops and ``run()`` of other threads."""
     with serving(faults=stalling()) as (server, co):
@@ -376,7 +375,7 @@ def test_closing_in_plain_code_ends_an_await_on_a_foreign_loop() -> None:
                 future.result(HANG)
 
 
-def test_the_end_of_run_ends_a_live_subscription(subscriber: Subscribers) -> None:  # noqa: F811
+def test_the_end_of_run_ends_a_live_subscription(subscriber: Subscribers) -> None:
     """When ``asyncio.run`` ends over it, a subscriber is told, and the connection is given up."""
     seen = subscriber()
 
@@ -391,7 +390,7 @@ def test_the_end_of_run_ends_a_live_subscription(subscriber: Subscribers) -> Non
         server.wait_until(was_aborted)
 
 
-def test_the_end_of_run_gives_what_came(subscriber: Subscribers) -> None:  # noqa: F811
+def test_the_end_of_run_gives_what_came(subscriber: Subscribers) -> None:
     """The error that the end of ``asyncio.run`` brings has the response so far."""
     seen = subscriber()
 
@@ -405,7 +404,7 @@ def test_the_end_of_run_gives_what_came(subscriber: Subscribers) -> None:  # noq
         check_cancelled(seen.error)
 
 
-def test_the_end_of_run_right_after_subscribe(subscriber: Subscribers) -> None:  # noqa: F811
+def test_the_end_of_run_right_after_subscribe(subscriber: Subscribers) -> None:
     """A subscription whose request never got its turn still ends with an error."""
     seen = subscriber()
 
@@ -446,7 +445,7 @@ async def test_a_closed_client_makes_no_streams() -> None:
         assert len(server.requests) == 0
 
 
-async def test_a_stream_of_a_closed_client_fails(subscriber: Subscribers) -> None:  # noqa: F811
+async def test_a_stream_of_a_closed_client_fails(subscriber: Subscribers) -> None:
     """A stream that was made before sends nothing any more, however it is consumed."""
     async with served() as (server, co):
         stream = co.chat_stream(**ASK)
@@ -460,7 +459,7 @@ async def test_a_stream_of_a_closed_client_fails(subscriber: Subscribers) -> Non
         assert len(server.requests) == 0
 
 
-def test_a_closed_client_starts_no_thread(subscriber: Subscribers) -> None:  # noqa: F811
+def test_a_closed_client_starts_no_thread(subscriber: Subscribers) -> None:
     """A stream of a closed client fails in plain code too, and leaves no thread behind."""
     with serving() as (server, co):
         stream = co.chat_stream(**ASK)
@@ -871,7 +870,7 @@ async def test_connections_are_reused() -> None:
 
 
 async def test_more_streams_than_connections_wait_their_turn(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
 ) -> None:
     """Of three streams with two connections, the third starts when one of the others ends."""
     async with served(faults=stalling(), max_connections=2) as (server, co):
@@ -1026,7 +1025,7 @@ async def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
 # chat --------------------------------------------------------------------------------------------
 
 
-async def test_chat_gives_one_response(subscriber: Subscribers) -> None:  # noqa: F811
+async def test_chat_gives_one_response(subscriber: Subscribers) -> None:
     """``chat`` is a cold observable of one `ChatResponse`, over the non-streaming call."""
     async with served() as (server, co):
         reply = co.chat(**ASK)
@@ -1097,7 +1096,7 @@ async def test_wrong_parameters_are_refused_at_the_call(
     ids=str,
 )
 async def test_chat_fails_with_a_typed_error(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
     fault: Fault,
     expected: type[Exception],
 ) -> None:
@@ -1111,7 +1110,7 @@ async def test_chat_fails_with_a_typed_error(
 
 @pytest.mark.parametrize("fault", [DelayHeaders(), Stall()], ids=str)
 async def test_chat_is_disposed_of_and_cancelled_like_a_stream(
-    subscriber: Subscribers,  # noqa: F811
+    subscriber: Subscribers,
     fault: Fault,
 ) -> None:
     """Disposing of a reply, or closing the client over it, gives its connection up."""

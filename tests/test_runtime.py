@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_stream import HANG, in_thread, run, started, waiting
+from subscribers import HANG, in_thread, run, started, waiting
 
 from rxcohere.errors import BlockingCallError, StreamCancelledError
 from rxcohere.runtime import (

@@ -1,0 +1,55 @@
+"""Calling a subscriber so that no error it raises is lost, and none harms anybody else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from rxcohere.errors import RxCohereError
+from rxcohere.runtime import running_loop
+
+
+def tell(callback: Callable[..., None], *arguments: object) -> None:
+    """Calls a subscriber back; an error that it raises is reported."""
+    try:
+        callback(*arguments)
+    except BaseException as problem:
+        report(as_error(problem))
+
+
+def as_error(problem: BaseException) -> Exception:
+    """What a subscriber raised, in a form that ``on_error`` takes.
+
+    Raises:
+        BaseException: the problem, if it is none of the subscriber's: the task is being cancelled,
+            or the program interrupted, which happens in the main thread.
+    """
+    if isinstance(problem, Exception):
+        return problem
+    if isinstance(problem, asyncio.CancelledError):
+        task = asyncio.current_task() if running_loop() else None
+        if task is not None and task.cancelling():
+            raise problem
+    elif threading.current_thread() is threading.main_thread():
+        raise problem
+    error = RxCohereError(f"a subscriber raised {type(problem).__name__}")
+    error.__cause__ = problem
+    return error
+
+
+def report(problem: Exception) -> None:
+    """Hands over an error that no subscriber can be told of.
+
+    The exception handler of the loop that runs here hears of it; without one,
+    `threading.excepthook` does.
+    """
+    loop = running_loop()
+    if loop is None:
+        kind, trace, thread = type(problem), problem.__traceback__, threading.current_thread()
+        threading.excepthook(threading.ExceptHookArgs((kind, problem, trace, thread)))
+        return
+    message = "a subscriber of a stream raised an error"
+    if isinstance(problem, RxCohereError):
+        message = f"a stream failed, and its subscription has no on_error: {problem}"
+    loop.call_exception_handler({"message": message, "exception": problem})
