@@ -13,6 +13,13 @@
 __version__ = "0.1.0"
 
 from rxcohere import operators
+from rxcohere.bridges import (
+    AsyncSubscription,
+    ObservableIterator,
+    Overflow,
+    subscribe_async,
+    to_async_iterator,
+)
 from rxcohere.client import CohereClient
 from rxcohere.errors import (
     ApiError,
@@ -109,6 +116,7 @@ from rxcohere.stream import ChatStream, RequestStream
 __all__ = [
     "ApiError",
     "AssistantMessage",
+    "AsyncSubscription",
     "BadRequestError",
     "BilledUnits",
     "BlockingCallError",
@@ -149,6 +157,8 @@ __all__ = [
     "MessageEnd",
     "MessageStart",
     "NotFoundError",
+    "ObservableIterator",
+    "Overflow",
     "PaymentRequiredError",
     "RequestOptions",
     "RequestStream",
@@ -195,4 +205,6 @@ __all__ = [
     "merge_events",
     "operators",
     "parse_event",
+    "subscribe_async",
+    "to_async_iterator",
 ]

@@ -253,6 +253,9 @@ ChatEvent: TypeAlias = Annotated[
 ]
 """Any event of the stream: told apart by ``type``, with `UnknownEvent` as the fallback."""
 
+EVENT_TYPES: tuple[type[ChatEvent], ...] = (*get_args(KnownEvent), UnknownEvent)
+"""The classes of all events."""
+
 _KNOWN_TYPES: frozenset[str] = frozenset(
     get_args(model.model_fields["type"].annotation)[0] for model in get_args(KnownEvent)
 )

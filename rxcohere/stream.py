@@ -22,6 +22,7 @@ from rxcohere.folds import (
     ThinkingDeltaFold,
     ToolCallFold,
 )
+from rxcohere.operators import share_response
 from rxcohere.response import ChatResponse, Citation, ToolCall
 from rxcohere.runtime import Batches, RemoteBatches, refuse_to_block, running_loop
 from rxcohere.subscription import TaskSubscription, deliver
@@ -217,6 +218,10 @@ class ChatStream(RequestStream[ChatEvent]):
         It comes also with a generation that failed, before the error does.
         """
         return self._folded(_ResponseAtEnd)
+
+    def share_response(self, linger: float = 0.0) -> Observable[ChatEvent]:
+        """The same events for any number of subscribers, from one request; see `operators`."""
+        return self.pipe(share_response(linger))
 
     def _folded(self, make_fold: Callable[[], Fold[ChatEvent, B]]) -> RequestStream[B]:
         open_batches = self._open_batches

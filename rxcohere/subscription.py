@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -12,15 +12,18 @@ from typing import Any, TypeVar
 from reactivex import abc
 
 from rxcohere.delivery import as_error, report, tell
-from rxcohere.runtime import Batches, LoopEnd, loop_closed, running_loop
+from rxcohere.pausing import current_gate, through
+from rxcohere.runtime import Batches, LoopEnd, loop_closed, running_loop, schedule
 
 T = TypeVar("T")
 
 
 class TaskSubscription(abc.DisposableBase):
-    """A subscription whose work is one task; `dispose` may be called from any thread.
+    """A subscription whose work is one task. It may be disposed of, and paused, from any thread.
 
     Attributes:
+        gate: where it waits for its consumer, if the consumer wants it to.
+        halted: it is disposed of or paused, so no value may be delivered now.
         disposed: nothing may be delivered any more.
         ended: the terminal event is on its way, so there is nothing left to cancel.
     """
@@ -28,6 +31,10 @@ class TaskSubscription(abc.DisposableBase):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
+        self._resumed: asyncio.Event | None = None
+        self._paused = False
+        self.gate = current_gate()
+        self.halted = False
         self.disposed = False
         self.ended = False
 
@@ -44,7 +51,10 @@ class TaskSubscription(abc.DisposableBase):
             keep: holds the task while it runs, or the collector might take it.
             if_lost: is called if the loop ends before it gets to the work's first step.
         """
-        context = contextvars.copy_context()
+        with through(None):  # what on_next subscribes to has another consumer
+            context = contextvars.copy_context()
+        if self.gate is not None:
+            self.gate.enter(self)
 
         def begin() -> None:
             if self.disposed:
@@ -57,6 +67,7 @@ class TaskSubscription(abc.DisposableBase):
 
         def end(task: asyncio.Task[None]) -> None:
             keep.discard(task)
+            self._leave_gate()
             if task.cancelled() and not (self.disposed or self.ended):
                 self.ended = True  # cancelled before its first step, so it could tell nobody
                 if_lost()
@@ -81,7 +92,8 @@ class TaskSubscription(abc.DisposableBase):
         """Cancels the work: what it holds is given up at once, nothing is delivered any more."""
         if self.disposed:
             return
-        self.disposed = True
+        self.disposed = self.halted = True
+        self._leave_gate()
         if running_loop() is self._loop:
             self._cancel()
         else:
@@ -96,25 +108,64 @@ class TaskSubscription(abc.DisposableBase):
             return
         task.cancel()
 
+    def pause(self) -> None:
+        """Has the work wait before it brings the next value."""
+        self._paused = self.halted = True
+
+    def resume(self) -> None:
+        """Has the work go on."""
+        self._paused = False
+        self.halted = False
+        if self.disposed:  # by another thread, between these lines
+            self.halted = True
+        if running_loop() is self._loop:
+            self._wake()
+        else:
+            schedule(self._wake, self._loop)
+
+    async def resumed(self) -> None:
+        """Waits until it is not paused. Only the work itself may do so."""
+        # Work that disposes of itself, inside on_next, is not cancelled, and nobody resumes it.
+        while self._paused and not self.disposed:
+            self._resumed = asyncio.Event()
+            if self._paused:  # still, now that whoever resumes it can see the event
+                await self._resumed.wait()
+            self._resumed = None
+
+    def _wake(self) -> None:
+        if self._resumed is not None:
+            self._resumed.set()
+
+    def _leave_gate(self) -> None:
+        if self.gate is not None:
+            self.gate.leave(self)
+
 
 async def deliver(
     batches: Batches[T], observer: abc.ObserverBase[T], subscription: TaskSubscription
 ) -> None:
     """Brings the values to the observer, then one verdict; no error of a subscriber vanishes."""
+    await give_verdict(_bring(batches, observer, subscription), batches, observer, subscription)
+
+
+async def give_verdict(
+    bringing: Awaitable[Exception | None],
+    batches: Batches[Any],
+    observer: abc.ObserverBase[Any],
+    subscription: TaskSubscription,
+) -> None:
+    """Gives the observer one verdict, after the values.
+
+    Args:
+        bringing: brings the values. It returns what the observer raised, if it did and has not been
+            disposed of, and raises what the batches did.
+        batches: what the values come from; given up before the verdict.
+        observer: who is told.
+        subscription: whose task this is.
+    """
     error: Exception | None = None
     try:
-        while batch := await batches.next_batch():
-            try:
-                for value in batch:
-                    observer.on_next(value)
-                    if subscription.disposed:
-                        return
-            except BaseException as problem:
-                error = as_error(problem)
-                if subscription.disposed:
-                    report(error)
-                    return
-                break
+        error = await bringing
     except asyncio.CancelledError:
         # Disposed of, or the loop is closing. The subscriber has to hear of the latter.
         batches.close()
@@ -130,7 +181,30 @@ async def deliver(
     if subscription.disposed:
         return
     subscription.ended = True
-    if error is None:
-        tell(observer.on_completed)
-    else:
-        tell(observer.on_error, error)
+    with through(subscription.gate):  # the next stream has the same consumer
+        if error is None:
+            tell(observer.on_completed)
+        else:
+            tell(observer.on_error, error)
+
+
+async def _bring(
+    batches: Batches[T], observer: abc.ObserverBase[T], subscription: TaskSubscription
+) -> Exception | None:
+    """Brings the values to the observer, and waits wherever the subscription is paused."""
+    await subscription.resumed()
+    while batch := await batches.next_batch():
+        for value in batch:
+            try:
+                observer.on_next(value)
+            except BaseException as problem:
+                error = as_error(problem)
+                if not subscription.disposed:
+                    return error
+                report(error)
+                return None
+            if subscription.halted:
+                await subscription.resumed()
+                if subscription.disposed:
+                    return None
+    return None

@@ -29,6 +29,7 @@ from rxcohere.operators.select import (
     tool_plan_deltas,
 )
 from rxcohere.operators.shape import coalesce_deltas
+from rxcohere.operators.share import share_response
 
 __all__ = [
     "Operator",
@@ -42,6 +43,7 @@ __all__ = [
     "collect_response",
     "collect_text",
     "events_of",
+    "share_response",
     "text_deltas",
     "thinking_deltas",
     "tool_plan_deltas",

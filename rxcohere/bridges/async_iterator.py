@@ -1,0 +1,82 @@
+"""Any observable as an asynchronous iterator, through a bounded buffer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from typing import Generic, TypeVar
+
+from reactivex import Observable
+
+from rxcohere.bridges.handover import Handover, Overflow
+
+T = TypeVar("T")
+
+
+class ObservableIterator(AsyncIterator[T], Generic[T]):
+    """The values of one subscription, which is made when the first one is asked for."""
+
+    def __init__(self, source: Observable[T], handover: Handover[T]) -> None:
+        self._handover = handover
+        self._values = _values(source, handover)
+
+    @property
+    def dropped(self) -> int:
+        """How many values there was no room for."""
+        return self._handover.dropped
+
+    def __anext__(self) -> Awaitable[T]:
+        """The next value."""
+        return self._values.__anext__()
+
+    async def aclose(self) -> None:
+        """Disposes of the subscription; ``contextlib.aclosing`` does it at the end of a block."""
+        await self._values.aclose()
+
+
+async def _values(source: Observable[T], handover: Handover[T]) -> AsyncGenerator[T, None]:
+    try:
+        handover.subscribe_to(source)
+        while batch := await handover.next_batch():
+            for value in batch:
+                yield value
+    finally:
+        handover.close()
+
+
+def to_async_iterator(
+    observable: Observable[T], *, max_pending: int = 256, overflow: Overflow = "pause"
+) -> ObservableIterator[T]:
+    """The values of the observable, for ``async for``, on whatever loop and thread they come.
+
+    Asking for the first value subscribes. ``break``, an exception in the body, cancelling the task
+    and `ObservableIterator.aclose` dispose of the subscription. Values that nobody has asked for
+    yet wait in a buffer; the error or the end come after them.
+
+    What happens when the buffer is full, ``overflow`` says:
+
+    - ``"pause"``: the source waits until half of the buffer is free, and with it the socket: the
+      server feels it. Nothing is lost. It works through any operators, by way of the subscription:
+      whatever `ChatStream` is subscribed to when the observable is, and those that ``concat`` and
+      the like go on to later, all wait. A stream that an operator subscribes to inside ``on_next``,
+      as ``flat_map`` over live values does, cannot be reached, and neither can any other kind of
+      source, nor one that is shared, whose other subscribers would have to wait too. Where nothing
+      can wait, events are merged, as with ``"merge"``, and anything else fails, as with
+      ``"error"``. Stock ``share`` and ``publish`` know nothing of this: the first to subscribe
+      makes the source wait for all.
+    - ``"merge"``: deltas that wait are merged with those of the same block; fewer, larger events
+      come out, and no character is lost. The source is not slowed. Only for `ChatEvent`s; bounded
+      by what does not merge, such as citations.
+    - ``"error"``: ends with `BufferOverflowError`, after what was waiting.
+    - ``"drop_oldest"``, ``"drop_newest"``: one value is lost, the one that waited longest or the
+      one that came; `ObservableIterator.dropped` counts them.
+
+    Args:
+        observable: what to iterate over.
+        max_pending: how many values may wait.
+        overflow: what happens to more.
+
+    Raises:
+        ConfigurationError: at the call, for a policy that there is not, or ``max_pending`` below 1;
+            while iterating, if ``"merge"`` meets a value that is no `ChatEvent`.
+    """
+    return ObservableIterator(observable, Handover(max_pending, overflow))

@@ -1,0 +1,116 @@
+"""A subscriber whose ``on_next`` is a coroutine function."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from reactivex import Observable
+from reactivex.observer import Observer
+
+from rxcohere.bridges.handover import Handover, Overflow
+from rxcohere.delivery import as_error, report, tell
+from rxcohere.errors import ConfigurationError
+from rxcohere.pausing import through
+from rxcohere.runtime import loop_closed, running_loop
+from rxcohere.subscription import TaskSubscription, give_verdict
+
+T = TypeVar("T")
+
+_running: set[Any] = set()
+"""Tasks that nobody else may be holding."""
+
+
+class AsyncSubscription(TaskSubscription):
+    """What `subscribe_async` returns; `dispose` may be called from any thread."""
+
+    def __init__(self, handover: Handover[Any]) -> None:
+        running = running_loop()
+        if running is None:
+            raise ConfigurationError(
+                "subscribe_async needs a running event loop to run on_next on; call it in a "
+                "coroutine"
+            )
+        super().__init__(running)
+        self._handover = handover
+
+    @property
+    def dropped(self) -> int:
+        """How many values there was no room for."""
+        return self._handover.dropped
+
+    def dispose(self) -> None:
+        """Ends the subscription, and cancels ``on_next`` if it is running and this is not in it."""
+        self._handover.close()
+        super().dispose()
+
+
+def subscribe_async(
+    observable: Observable[T],
+    on_next: Callable[[T], Awaitable[object]],
+    on_error: Callable[[Exception], None] | None = None,
+    on_completed: Callable[[], None] | None = None,
+    *,
+    max_pending: int = 256,
+    overflow: Overflow = "pause",
+) -> AsyncSubscription:
+    """A subscription whose ``on_next`` is awaited for one value after the other.
+
+    It runs on the loop that calls this, wherever the values come from. What comes while it is at
+    work waits in a buffer; `to_async_iterator` says what happens when that is full. ``on_error``
+    and ``on_completed`` are plain functions, called once everything before them has been handled.
+    If ``on_next`` raises, the subscription is disposed of and ``on_error`` gets the error; without
+    one, the loop's exception handler does.
+
+    Disposing cancels an ``on_next`` that is waiting for something; done inside ``on_next``, it lets
+    that call come to its end. A loop that ends gives `StreamCancelledError` to ``on_error``.
+
+    Args:
+        observable: what to subscribe to.
+        on_next: gets the values.
+        on_error: gets the error that ended it.
+        on_completed: is called at the end.
+        max_pending: how many values may wait.
+        overflow: what happens to more.
+
+    Raises:
+        ConfigurationError: at the call, for a policy that there is not, ``max_pending`` below 1, or
+            outside a running loop; through ``on_error``, if ``"merge"`` meets a value that is no
+            `ChatEvent`.
+    """
+    handover = Handover[T](max_pending, overflow)
+    observer = Observer[T](None, on_error, on_completed)
+    with through(None):  # whoever may wait for the caller, it is not this subscription
+        subscription = AsyncSubscription(handover)
+
+    async def work() -> None:
+        bringing = _bring(handover, on_next, subscription)
+        await give_verdict(bringing, handover, observer, subscription)
+
+    def if_lost() -> None:
+        handover.close()
+        tell(observer.on_error, loop_closed(handover))
+
+    handover.subscribe_to(observable)
+    subscription.start(work, _running, if_lost)
+    return subscription
+
+
+async def _bring(
+    handover: Handover[T],
+    on_next: Callable[[T], Awaitable[object]],
+    subscription: AsyncSubscription,
+) -> Exception | None:
+    """Awaits ``on_next`` for one value after the other; returns what it raised."""
+    while batch := await handover.next_batch():
+        for value in batch:
+            try:
+                await on_next(value)
+            except BaseException as problem:
+                error = as_error(problem)
+                if not subscription.disposed:
+                    return error
+                report(error)
+            if subscription.disposed:
+                return None
+    return None

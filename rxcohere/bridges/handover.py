@@ -1,0 +1,221 @@
+"""A bounded buffer between an observable, on whatever thread, and one task that takes its values.
+
+The source's side puts in and the task's side takes out, each of them one value at a time, so that
+the deque between them needs no lock. Only what overflows and is merged has one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+
+from reactivex import Observable, abc
+from reactivex.disposable import SingleAssignmentDisposable
+
+from rxcohere.errors import BufferOverflowError, ConfigurationError
+from rxcohere.events import EVENT_TYPES
+from rxcohere.folds import Compactor
+from rxcohere.pausing import Gate, through
+from rxcohere.response import ChatResponse
+from rxcohere.runtime import running_loop, schedule
+
+T = TypeVar("T")
+
+Overflow: TypeAlias = Literal["pause", "merge", "error", "drop_oldest", "drop_newest"]
+"""What happens to values for which there is no room; see `to_async_iterator`."""
+
+_UNDER_WAY = 1000
+"""Values that may still come, at least, once the sources are paused: what an operator makes of the
+one value that filled the buffer, or what a ``delay`` still holds."""
+
+
+class Handover(abc.ObserverBase[T], Generic[T]):
+    """Takes what an observable brings, until the task asks for it.
+
+    Args:
+        max_pending: how many values may wait.
+        overflow: what happens to more.
+
+    Attributes:
+        dropped: how many values there was no room for.
+
+    Raises:
+        ConfigurationError: there is no such policy, or no room at all.
+    """
+
+    def __init__(self, max_pending: int, overflow: Overflow) -> None:
+        if type(max_pending) is not int or max_pending < 1:
+            raise ConfigurationError(f"expected max_pending to be 1 or more, got {max_pending!r}")
+        policies: dict[str, Callable[[T], None]] = {
+            "pause": self._pause,
+            "merge": self._merge,
+            "error": self._refuse,
+            "drop_oldest": self._drop_oldest,
+            "drop_newest": self._drop_newest,
+        }
+        if overflow not in policies:
+            raise ConfigurationError(
+                f"expected overflow to be one of {', '.join(policies)}; got {overflow!r}"
+            )
+        self.dropped = 0
+        self._overflow = overflow
+        self._when_full = policies[overflow]
+        self._max_pending = max_pending
+        # The value that fills the buffer closes the gate, so `pause` has to see it.
+        self._room = max_pending - 1 if overflow == "pause" else max_pending
+        self._only_events = overflow == "merge"
+        self._gate = Gate()
+        self._pending: deque[T] = deque()
+        self._merged: Compactor | None = None  # what came after all that is pending
+        self._merging = threading.Lock()
+        self._ended = False
+        self._error: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._subscription = SingleAssignmentDisposable()
+
+    def subscribe_to(self, source: Observable[T]) -> None:
+        """Subscribes, for a task of the loop that runs here."""
+        self._loop = asyncio.get_running_loop()
+        with through(self._gate if self._overflow == "pause" else None):
+            self._subscription.disposable = source.subscribe(self)
+
+    def close(self) -> None:
+        """Disposes of the subscription. May be called from any thread."""
+        self._subscription.dispose()
+
+    # The source's side ---------------------------------------------------------------------------
+
+    def on_next(self, value: T) -> None:
+        """Takes a value in."""
+        if self._only_events and not isinstance(value, EVENT_TYPES):
+            self._fail(
+                ConfigurationError(
+                    f"overflow='merge' takes ChatEvents, and a {type(value).__name__} came: hand "
+                    "the events over, and apply the operator to what comes out"
+                )
+            )
+        elif self._merged is None and len(self._pending) < self._room:
+            self._pending.append(value)
+        else:
+            self._when_full(value)
+        if self._waiter is not None:
+            self._wake()
+
+    def on_error(self, error: Exception) -> None:
+        """Keeps the error until what came before it has been taken."""
+        self._error = error
+        self.on_completed()
+
+    def on_completed(self) -> None:
+        """Ends what comes out."""
+        self._ended = True
+        if self._waiter is not None:
+            self._wake()
+
+    def _pause(self, value: T) -> None:
+        # Closed before the value is in: whoever takes a value opens the gate again.
+        self._gate.close()
+        room = self._max_pending
+        if self._gate.reached:
+            room += max(room, _UNDER_WAY)
+        if self._merged is None and len(self._pending) < room:
+            self._pending.append(value)
+        elif isinstance(value, EVENT_TYPES):
+            self._merge(value)
+        else:
+            self._refuse(value)
+
+    def _merge(self, value: Any) -> None:
+        with self._merging:
+            if self._merged is None:
+                self._merged = Compactor()
+            self._merged.push(value)
+
+    def _refuse(self, _: T) -> None:
+        self.dropped += 1
+        waiting = len(self._pending)
+        self._fail(
+            BufferOverflowError(
+                f"{waiting} values were waiting, and there was no room for another "
+                f"(max_pending={self._max_pending}, overflow={self._overflow!r})"
+            )
+        )
+
+    def _drop_oldest(self, value: T) -> None:
+        with suppress(IndexError):  # taken in this very moment, on another thread
+            self._pending.popleft()
+            self.dropped += 1
+        self._pending.append(value)
+
+    def _drop_newest(self, _: T) -> None:
+        self.dropped += 1
+
+    def _fail(self, error: Exception) -> None:
+        if not self._ended:
+            self._room = 0  # for what a source that cannot be stopped at once still brings
+            self._when_full = self._drop_newest
+            self.close()
+            self.on_error(error)
+
+    def _wake(self) -> None:
+        assert self._loop is not None
+        if running_loop() is self._loop:
+            self._wake_here()
+        elif not schedule(self._wake_here, self._loop):
+            self.close()  # the loop is closed, and the task gone with it
+
+    def _wake_here(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # The task's side -----------------------------------------------------------------------------
+
+    async def next_batch(self) -> list[T]:
+        """The next value; an empty list when there are no more.
+
+        Raises:
+            Exception: what the observable ended with, once all before it has been taken.
+        """
+        while True:
+            ended = self._ended  # if so, there is nothing that could still come in
+            try:
+                value = self._pending.popleft()
+            except IndexError:
+                pass
+            else:
+                if self._gate.closed and len(self._pending) <= self._max_pending // 2:
+                    self._gate.open()
+                return [value]
+            if self._merged is not None:
+                self._take_merged()
+            elif not ended:
+                await self._wait()
+            elif self._error is not None:
+                raise self._error
+            else:
+                return []
+
+    def partial(self) -> ChatResponse | None:
+        """None: what comes may be anything."""
+        return None
+
+    def _take_merged(self) -> None:
+        with self._merging:
+            assert self._merged is not None
+            self._pending.extend(cast("list[T]", self._merged.drain()))
+            self._merged = None
+
+    async def _wait(self) -> None:
+        assert self._loop is not None
+        self._waiter = self._loop.create_future()
+        try:
+            # Once more, now that whoever brings something can see that it is waited for.
+            if not (self._pending or self._merged is not None or self._ended):
+                await self._waiter
+        finally:
+            self._waiter = None

@@ -1,0 +1,69 @@
+"""The operator that lets many subscribers listen to one response."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from reactivex import Observable, abc
+
+from rxcohere.errors import ConfigurationError
+from rxcohere.events import ChatEvent
+from rxcohere.operators._lift import Operator
+from rxcohere.operators._sharing import SharedResponse
+
+
+class _Shared(Observable[ChatEvent]):
+    """The hot observable, which differs from a stock one in that ``for`` over it ends."""
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(
+            "a shared response is not iterable: subscribe to it, or iterate asynchronously over "
+            "to_async_iterator(shared)"
+        )
+
+
+def share_response(
+    linger: float = 0.0, *, scheduler: abc.SchedulerBase | None = None
+) -> Operator[ChatEvent, ChatEvent]:
+    """The same events for any number of subscribers, from one request.
+
+    ::
+
+        ---S--T--t1-t2-t3----E|
+        [   share_response()  ]
+        ---S--T--t1-t2-t3----E|
+                     STt12-t3----E|      who comes later, first hears what was said
+
+    The first subscriber sends the request; there is never a second one. Whoever comes later gets
+    the history first, compacted (deltas of one block are one delta), then the live events, without
+    a gap or a repetition; after completion the history and completion, after an error the history
+    and that error. When the last one leaves, the request is given up ``linger`` seconds later, if
+    nobody has come meanwhile; who comes then gets the history, then `StreamCancelledError`.
+
+    A subscriber that raises ends its own subscription, through its ``on_error``; the others notice
+    nothing. The source is not paused by any of its subscribers: one slow reader would hold up
+    everybody. Behind a share, `to_async_iterator` and `subscribe_async` merge what a slow reader
+    has not taken yet, and lose nothing.
+
+    Live events come where the source brings them: for a `ChatStream`, on its client's loop. The
+    history comes on the subscriber's own thread, inside ``subscribe``. An ``await`` gets both on
+    its own loop. Memory grows with the message, not with the number of events.
+
+    Args:
+        linger: seconds for which the request goes on without a subscriber; by default it is given
+            up at once. ``math.inf`` lets it run to its end.
+        scheduler: for ``linger``; by default the loop that runs where the last one leaves, or a
+            timer thread where none does.
+
+    Raises:
+        ConfigurationError: at the call, if ``linger`` is negative or no number.
+    """
+    if not isinstance(linger, (int, float)) or not linger >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(
+            f"share_response takes linger from 0 seconds to math.inf, not {linger!r}"
+        )
+
+    def operator(source: Observable[ChatEvent]) -> Observable[ChatEvent]:
+        return _Shared(SharedResponse(source, linger, scheduler).subscribe)
+
+    return operator

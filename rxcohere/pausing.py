@@ -1,0 +1,93 @@
+"""How the slow end of a subscription makes its sources wait.
+
+Rx has no word for "not now". Whoever hands values over to a slow consumer makes a `Gate`, and
+subscribes through it: a context variable carries it past the operators to each source that is
+subscribed to meanwhile, be it one or, behind a ``merge``, several. A source that can wait enters
+the gate and, while it is closed, waits before it brings the next value.
+
+The variable is set while the chain is subscribed to, and in a source's ``on_completed`` and
+``on_error``, where ``concat``, ``repeat`` and ``catch`` go on to their next source. In ``on_next``
+it is not: what people subscribe to there has, as a rule, nothing to do with the consumer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class Source(Protocol):
+    """What can wait. Its methods may be called from any thread."""
+
+    def pause(self) -> None:
+        """Has it bring no more than the value that it is bringing now."""
+        ...
+
+    def resume(self) -> None:
+        """Has it go on."""
+        ...
+
+
+class Gate:
+    """Where the sources of one subscription wait while it is closed. Any thread may call it.
+
+    Attributes:
+        closed: the sources are waiting, or will do so before they bring the next value.
+        reached: a source that can wait has entered. It may have ended meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.reached = False
+        self._sources: set[Source] = set()
+        self._lock = threading.Lock()
+
+    def enter(self, source: Source) -> None:
+        """Adds a source, which waits at once if the gate is closed."""
+        with self._lock:
+            self.reached = True
+            self._sources.add(source)
+            if self.closed:
+                source.pause()
+
+    def leave(self, source: Source) -> None:
+        """Forgets a source that has ended."""
+        with self._lock:
+            self._sources.discard(source)
+
+    def close(self) -> None:
+        """Has the sources wait."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                for source in self._sources:
+                    source.pause()
+
+    def open(self) -> None:
+        """Has the sources go on."""
+        with self._lock:
+            if self.closed:
+                self.closed = False
+                for source in self._sources:
+                    source.resume()
+
+
+_gate: ContextVar[Gate | None] = ContextVar("rxcohere.gate", default=None)
+
+
+def current_gate() -> Gate | None:
+    """The gate of the subscription that is being made here."""
+    return _gate.get()
+
+
+@contextmanager
+def through(gate: Gate | None) -> Generator[None, None, None]:
+    """Whatever is subscribed to inside the ``with`` enters the gate; with None, it enters none."""
+    token = _gate.set(gate)
+    try:
+        yield
+    finally:
+        _gate.reset(token)
