@@ -26,6 +26,13 @@ SHOWS = {
     "12_logprobs": ["' bird'", "%", "###"],
     "13_cancel": ["take: ['Reactive'", "dispose: stopped", "async for: out of time"],
     "14_two_prompts": ["sky: Reactive programming", "sea: A long story"],
+    "15_fan_out": ["Reactive programming", "in the file: 298 bytes", "frames,"],
+    "16_slow_reader": [
+        "pause:  70 events, 296 characters,  0 dropped, complete",
+        "296 characters,  0 dropped, complete\n       error:",
+        "overflow",
+    ],
+    "17_typing": ["> What is\nReactive", "> What is reactive programming?\nReactive", "by word."],
 }
 
 

@@ -89,7 +89,10 @@ class SharedResponse:
             # Shared means that no single subscriber may pause it.
             with through(None):
                 self._connection.disposable = self._source.subscribe(
-                    self._on_next, self._end, lambda: self._end(None)
+                    self._on_next,
+                    self._end,
+                    lambda: self._end(None),
+                    scheduler=scheduler if home is None else None,
                 )
         return subscriber
 

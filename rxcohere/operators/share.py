@@ -29,10 +29,11 @@ def share_response(
 
     ::
 
-        ---S--T--t1-t2-t3----E|
-        [   share_response()  ]
-        ---S--T--t1-t2-t3----E|
-                     STt12-t3----E|      who comes later, first hears what was said
+        ---S---T---t1--t2-----------t3--E--|
+        [         share_response()         ]
+        ------------------(STt12)---t3--E--|
+
+    The lower row is that of one who subscribes after ``t2``.
 
     The first subscriber sends the request; there is never a second one. Whoever comes later gets
     the history first, compacted (deltas of one block are one delta), then the live events, without

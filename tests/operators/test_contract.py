@@ -136,6 +136,8 @@ class Contract:
     """Whether an error brings out what was held."""
     passes_events: bool = False
     """Whether what comes out is the stream itself."""
+    is_shared: bool = False
+    """Whether subscriptions have their source in common."""
 
 
 FINAL_RESPONSE = (
@@ -297,8 +299,20 @@ CONTRACTS = [
         holds_back=True,
         passes_events=True,
     ),
+    Contract(
+        "share_response",
+        lambda scheduler: rxc.share_response(scheduler=scheduler),
+        many=[(210 + STEP * n, event) for n, event in enumerate(SAMPLE)],
+        single=(text_delta("a"), [(210, text_delta("a"))]),
+        view=as_json,
+        passes_events=True,
+        is_shared=True,
+    ),
 ]
 
+each_afresh = pytest.mark.parametrize(
+    "contract", [each for each in CONTRACTS if not each.is_shared], ids=lambda c: c.name
+)
 every_operator = pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.name)
 
 
@@ -418,7 +432,7 @@ def test_completion_in_the_middle(contract: Contract) -> None:
     assert subscriptions == [Subscription(SUBSCRIBED, 305)]
 
 
-@every_operator
+@each_afresh
 def test_two_subscriptions_of_one_observable(contract: Contract) -> None:
     """Each subscription starts afresh, also while another one is half way through."""
     scheduler = TestScheduler()

@@ -23,6 +23,7 @@ import rxcohere
 from rxcohere import (
     ApiError,
     AssistantMessage,
+    AsyncSubscription,
     BlockingCallError,
     ChatEvent,
     ChatRequest,
@@ -47,6 +48,7 @@ from rxcohere import (
     LogprobItem,
     MessageEnd,
     MessageStart,
+    ObservableIterator,
     RequestOptions,
     RequestStream,
     ResponseFormat,
@@ -80,6 +82,8 @@ from rxcohere import (
     compact,
     merge_events,
     parse_event,
+    subscribe_async,
+    to_async_iterator,
 )
 from rxcohere import operators as rxc
 from rxcohere.operators import Operator
@@ -444,6 +448,45 @@ def frames(decoder: SSEDecoder) -> None:
         assert_type(frame, ServerSentEvent)
         assert_type(frame.data, bytes)
     decoder.feed("data: {}\n\n")  # type: ignore[arg-type]
+
+
+# Many subscribers, and slow ones ------------------------------------------------------------------
+
+
+def shared(stream: ChatStream, events: Observable[ChatEvent]) -> None:
+    assert_type(stream.share_response(), Observable[ChatEvent])
+    assert_type(stream.share_response(linger=math.inf), Observable[ChatEvent])
+    assert_type(events.pipe(rxc.share_response(0.2)), Observable[ChatEvent])
+    assert_type(stream.share_response().pipe(rxc.text_deltas()), Observable[str])
+    stream.text().pipe(rxc.share_response())  # type: ignore[arg-type]
+    rxc.share_response("for ever")  # type: ignore[arg-type]
+
+
+async def iterated(stream: ChatStream, texts: Observable[str]) -> None:
+    values = to_async_iterator(texts, max_pending=8, overflow="drop_oldest")
+    assert_type(values, ObservableIterator[str])
+    assert_type(values.dropped, int)
+    async for text in values:
+        assert_type(text, str)
+    async for event in to_async_iterator(stream):
+        assert_type(event, ChatEvent)
+    await values.aclose()
+    to_async_iterator(texts, overflow="forget")  # type: ignore[arg-type]
+
+
+async def subscribed_to_asynchronously(texts: Observable[str]) -> None:
+    async def send(text: str) -> int:
+        return len(text)
+
+    async def send_number(number: int) -> None:
+        print(number)
+
+    subscription = subscribe_async(texts, send, print, lambda: None, overflow="error")
+    assert_type(subscription, AsyncSubscription)
+    assert_type(subscription.dropped, int)
+    assert_type(subscription.dispose(), None)
+    subscribe_async(texts, send_number)  # type: ignore[arg-type]
+    subscribe_async(texts, print)  # type: ignore[arg-type]
 
 
 # What is put together ----------------------------------------------------------------------------
