@@ -163,15 +163,18 @@ class Handover(abc.ObserverBase[T], Generic[T]):
             self.on_error(error)
 
     def _wake(self) -> None:
-        assert self._loop is not None
-        if running_loop() is self._loop:
-            self._wake_here()
-        elif not schedule(self._wake_here, self._loop):
-            self.close()  # the loop is closed, and the task gone with it
+        waiter, self._waiter = self._waiter, None  # so that it is woken once
+        if waiter is None or self._loop is None:
+            return
 
-    def _wake_here(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        if running_loop() is self._loop:
+            wake()
+        elif not schedule(wake, self._loop):
+            self.close()  # the loop is closed, and the task gone with it
 
     # The task's side -----------------------------------------------------------------------------
 

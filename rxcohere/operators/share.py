@@ -9,7 +9,7 @@ from reactivex import Observable, abc
 from rxcohere.errors import ConfigurationError
 from rxcohere.events import ChatEvent
 from rxcohere.operators._lift import Operator
-from rxcohere.operators._sharing import SharedResponse
+from rxcohere.operators._shared_response import SharedResponse
 
 
 class _Shared(Observable[ChatEvent]):
