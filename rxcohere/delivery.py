@@ -1,4 +1,4 @@
-"""Calling a subscriber so that no error it raises is lost, and none harms anybody else."""
+"""Delivering to a subscriber: on the loop it asks for, and so that no error it raises is lost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,25 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+from reactivex import abc
+from reactivex.scheduler import NewThreadScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler
+
 from rxcohere.errors import RxCohereError
-from rxcohere.runtime import running_loop
+from rxcohere.runtime import refuse_to_block, running_loop
+
+
+def loop_asked_for(scheduler: abc.SchedulerBase | None) -> asyncio.AbstractEventLoop | None:
+    """The loop that a subscriber's values have to be brought to; None where it does not say.
+
+    An ``await`` passes the scheduler of its loop, and a future may be touched only there.
+
+    Raises:
+        BlockingCallError: ``run()``, which passes a `NewThreadScheduler`, where a loop is running.
+    """
+    if isinstance(scheduler, NewThreadScheduler):
+        refuse_to_block("run()", "await")
+    return running_loop() if isinstance(scheduler, AsyncIOScheduler) else None
 
 
 def tell(callback: Callable[..., None], *arguments: object) -> None:
@@ -15,7 +32,11 @@ def tell(callback: Callable[..., None], *arguments: object) -> None:
     try:
         callback(*arguments)
     except BaseException as problem:
-        report(as_error(problem))
+        error = as_error(problem)
+        if any(error is each for each in arguments):
+            report(error, f"a stream failed, and its subscription has no on_error: {error}")
+        else:
+            report(error)
 
 
 def as_error(problem: BaseException) -> Exception:
@@ -38,7 +59,7 @@ def as_error(problem: BaseException) -> Exception:
     return error
 
 
-def report(problem: Exception) -> None:
+def report(problem: Exception, message: str = "a subscriber of a stream raised an error") -> None:
     """Hands over an error that no subscriber can be told of.
 
     The exception handler of the loop that runs here hears of it; without one,
@@ -49,7 +70,4 @@ def report(problem: Exception) -> None:
         kind, trace, thread = type(problem), problem.__traceback__, threading.current_thread()
         threading.excepthook(threading.ExceptHookArgs((kind, problem, trace, thread)))
         return
-    message = "a subscriber of a stream raised an error"
-    if isinstance(problem, RxCohereError):
-        message = f"a stream failed, and its subscription has no on_error: {problem}"
     loop.call_exception_handler({"message": message, "exception": problem})

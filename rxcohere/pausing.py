@@ -19,8 +19,8 @@ from contextvars import ContextVar
 from typing import Protocol
 
 
-class Source(Protocol):
-    """What can wait. Its methods may be called from any thread."""
+class Pausable(Protocol):
+    """A source that can wait. The gate calls it from any thread, but never twice at a time."""
 
     def pause(self) -> None:
         """Has it bring no more than the value that it is bringing now."""
@@ -42,10 +42,11 @@ class Gate:
     def __init__(self) -> None:
         self.closed = False
         self.reached = False
-        self._sources: set[Source] = set()
-        self._lock = threading.Lock()
+        self._sources: set[Pausable] = set()
+        # The collector may run, and dispose of a source, while the lock is held.
+        self._lock = threading.RLock()
 
-    def enter(self, source: Source) -> None:
+    def enter(self, source: Pausable) -> None:
         """Adds a source, which waits at once if the gate is closed."""
         with self._lock:
             self.reached = True
@@ -53,7 +54,7 @@ class Gate:
             if self.closed:
                 source.pause()
 
-    def leave(self, source: Source) -> None:
+    def leave(self, source: Pausable) -> None:
         """Forgets a source that has ended."""
         with self._lock:
             self._sources.discard(source)
@@ -63,7 +64,7 @@ class Gate:
         with self._lock:
             if not self.closed:
                 self.closed = True
-                for source in self._sources:
+                for source in list(self._sources):
                     source.pause()
 
     def open(self) -> None:
@@ -71,7 +72,7 @@ class Gate:
         with self._lock:
             if self.closed:
                 self.closed = False
-                for source in self._sources:
+                for source in list(self._sources):
                     source.resume()
 
 
@@ -84,8 +85,8 @@ def current_gate() -> Gate | None:
 
 
 @contextmanager
-def through(gate: Gate | None) -> Generator[None, None, None]:
-    """Whatever is subscribed to inside the ``with`` enters the gate; with None, it enters none."""
+def subscribing_through(gate: Gate | None) -> Generator[None, None, None]:
+    """What is subscribed to inside the ``with`` enters this gate, or, with None, none at all."""
     token = _gate.set(gate)
     try:
         yield

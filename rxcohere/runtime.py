@@ -2,7 +2,7 @@
 
 All work of a client happens on one loop: the loop that runs at the first use, else a loop in a
 daemon thread that the client owns. Whoever is elsewhere, a thread without a loop or another loop,
-asks for one batch at a time and gets it handed over, so a slow consumer slows the socket there too.
+has it done there, and hears when that loop ends.
 """
 
 from __future__ import annotations
@@ -11,35 +11,26 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from rxcohere.errors import (
-    BlockingCallError,
-    ConnectionFailedError,
-    StreamCancelledError,
-    StreamTimeoutError,
-)
-from rxcohere.response import ChatResponse
+from rxcohere.errors import BlockingCallError, ConnectionFailedError
 
 T = TypeVar("T")
 
 
-class Batches(Protocol[T]):
-    """Values that come in batches, on the loop that owns them."""
+class Work(Protocol):
+    """The work of one subscription, which a task does.
 
-    async def next_batch(self) -> list[T]:
-        """The next values; an empty list when there are no more."""
-        ...
+    Attributes:
+        task: does it; None before it begins.
+    """
 
-    def close(self) -> None:
-        """Gives up at once what they come from. May be called twice."""
-        ...
+    task: asyncio.Task[None] | None
 
-    def partial(self) -> ChatResponse | None:
-        """The response that they come from, as far as it came."""
+    def release(self) -> None:
+        """Has it wait for no slow consumer any more. Any thread may call it."""
         ...
 
 
@@ -212,53 +203,6 @@ class LoopBinding:
         return background
 
 
-class RemoteBatches(Generic[T]):
-    """The batches of another loop, one at a time, for this loop or for a thread without one."""
-
-    def __init__(self, source: Batches[T], loop: asyncio.AbstractEventLoop) -> None:
-        self._source = source
-        self._loop = loop
-
-    async def next_batch(self) -> list[T]:
-        """The next values, for a consumer on another loop."""
-        try:
-            return await asyncio.wrap_future(self._request())
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise loop_closed(self) from None
-
-    def next_batch_blocking(self) -> list[T]:
-        """The next values, for a consumer in a thread without a loop."""
-        refuse_to_block("iterating over a stream", "async for")
-        future = self._request()
-        try:
-            while True:
-                try:
-                    return future.result(1)
-                except StreamTimeoutError:
-                    raise
-                except TimeoutError:
-                    if self._loop.is_closed():  # by somebody who did not let it finish things off
-                        future.cancel()
-        except FutureCancelledError:
-            raise loop_closed(self) from None
-        finally:
-            future.cancel()  # after a KeyboardInterrupt nobody waits any more
-
-    def close(self) -> None:
-        """Has the other loop give them up."""
-        schedule(self._source.close, self._loop)
-
-    def _request(self) -> Future[list[T]]:
-        return submit(self._source.next_batch, self._loop)
-
-    def partial(self) -> ChatResponse | None:
-        """The response that they come from, as far as it came."""
-        return self._source.partial()
-
-
 def schedule(callback: Callable[[], object], loop: asyncio.AbstractEventLoop) -> bool:
     """Has another loop call back; False if it is closed."""
     try:
@@ -299,10 +243,3 @@ def _hand_over(task: asyncio.Future[T], future: Future[T]) -> None:
             future.set_exception(error)
         else:
             future.set_result(task.result())
-
-
-def loop_closed(batches: Batches[T]) -> StreamCancelledError:
-    """What the consumer of batches hears when their loop ends before they do."""
-    error = StreamCancelledError("the event loop was closed under a live stream")
-    error.partial = batches.partial()
-    return error

@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 import reactivex as rx
 from reactivex import Observable, abc
-from reactivex.scheduler import NewThreadScheduler
-from reactivex.scheduler.eventloop import AsyncIOScheduler
 
+from rxcohere.batches import Batches, RemoteBatches, values_of
+from rxcohere.delivery import loop_asked_for
 from rxcohere.errors import StreamCancelledError
 from rxcohere.events import ChatEvent, MessageEnd
 from rxcohere.folds import (
@@ -24,7 +24,7 @@ from rxcohere.folds import (
 )
 from rxcohere.operators import share_response
 from rxcohere.response import ChatResponse, Citation, ToolCall
-from rxcohere.runtime import Batches, RemoteBatches, refuse_to_block, running_loop
+from rxcohere.runtime import refuse_to_block, running_loop
 from rxcohere.subscription import TaskSubscription, deliver
 from rxcohere.transport import Transport
 
@@ -63,19 +63,12 @@ class RequestStream(Observable[T], Generic[T]):
 
     def __aiter__(self) -> AsyncGenerator[T, None]:
         """The values, pulled from the connection as the consumer asks for them."""
-        return self._pull()
+        return values_of(self._open_here)
 
-    async def _pull(self) -> AsyncGenerator[T, None]:
+    def _open_here(self) -> Batches[T]:
         owner = self._transport.acquire_loop()
         batches = self._open_batches()
-        if owner is not running_loop():
-            batches = RemoteBatches(batches, owner)
-        try:
-            while batch := await batches.next_batch():
-                for value in batch:
-                    yield value
-        finally:
-            batches.close()
+        return batches if owner is running_loop() else RemoteBatches(batches, owner)
 
     def __iter__(self) -> Generator[T, None, None]:
         """The values, in a thread without an event loop; they are handed over some at a time.
@@ -119,11 +112,9 @@ def _subscribe(
     observer: abc.ObserverBase[T],
     scheduler: abc.SchedulerBase | None,
 ) -> abc.DisposableBase:
-    here = running_loop()
-    if isinstance(scheduler, NewThreadScheduler):
-        refuse_to_block("run()", "await")
+    asked_for = loop_asked_for(scheduler)
     owner = transport.acquire_loop()
-    loop = here if here is not None and isinstance(scheduler, AsyncIOScheduler) else owner
+    loop = asked_for or owner
     subscription = TaskSubscription(loop)
 
     async def work() -> None:
@@ -136,7 +127,7 @@ def _subscribe(
         if not subscription.disposed:
             observer.on_error(StreamCancelledError("the event loop of the client was closed"))
 
-    subscription.start(work, transport.tasks, if_lost)
+    subscription.start(work, transport.at_work, if_lost)
     return subscription
 
 
@@ -219,9 +210,22 @@ class ChatStream(RequestStream[ChatEvent]):
         """
         return self._folded(_ResponseAtEnd)
 
-    def share_response(self, linger: float = 0.0) -> Observable[ChatEvent]:
-        """The same events for any number of subscribers, from one request; see `operators`."""
-        return self.pipe(share_response(linger))
+    def share_response(
+        self, linger: float = 0.0, *, scheduler: abc.SchedulerBase | None = None
+    ) -> Observable[ChatEvent]:
+        """The same events for any number of subscribers, from one request.
+
+        See `operators.share_response`.
+
+        Args:
+            linger: seconds for which the request goes on without a subscriber; ``math.inf`` lets it
+                run to its end.
+            scheduler: for ``linger``.
+
+        Raises:
+            ConfigurationError: at the call, if ``linger`` is negative or no number.
+        """
+        return self.pipe(share_response(linger, scheduler=scheduler))
 
     def _folded(self, make_fold: Callable[[], Fold[ChatEvent, B]]) -> RequestStream[B]:
         open_batches = self._open_batches

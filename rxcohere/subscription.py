@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from reactivex import abc
 
+from rxcohere.batches import Batches, loop_closed
 from rxcohere.delivery import as_error, report, tell
-from rxcohere.pausing import current_gate, through
-from rxcohere.runtime import Batches, LoopEnd, loop_closed, running_loop, schedule
+from rxcohere.pausing import current_gate, subscribing_through
+from rxcohere.runtime import LoopEnd, Work, running_loop, schedule
 
 T = TypeVar("T")
 
@@ -24,13 +25,14 @@ class TaskSubscription(abc.DisposableBase):
     Attributes:
         gate: where it waits for its consumer, if the consumer wants it to.
         halted: it is disposed of or paused, so no value may be delivered now.
+        task: does the work.
         disposed: nothing may be delivered any more.
         ended: the terminal event is on its way, so there is nothing left to cancel.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._resumed: asyncio.Event | None = None
         self._paused = False
         self.gate = current_gate()
@@ -41,17 +43,17 @@ class TaskSubscription(abc.DisposableBase):
     def start(
         self,
         work: Callable[[], Coroutine[Any, Any, None]],
-        keep: set[Any],
+        keep: set[Work],
         if_lost: Callable[[], None],
     ) -> None:
         """Starts the work on the loop, in the caller's context, no sooner than its next turn.
 
         Args:
             work: makes the coroutine, once the loop gets to it.
-            keep: holds the task while it runs, or the collector might take it.
+            keep: holds this while it runs, or the collector might take it.
             if_lost: is called if the loop ends before it gets to the work's first step.
         """
-        with through(None):  # what on_next subscribes to has another consumer
+        with subscribing_through(None):  # what on_next subscribes to has another consumer
             context = contextvars.copy_context()
         if self.gate is not None:
             self.gate.enter(self)
@@ -61,12 +63,12 @@ class TaskSubscription(abc.DisposableBase):
                 return
             # Not `create_task`: an eager task factory would send the request before `subscribe`
             # returns, and `switch_map` over three prompts would send three.
-            self._task = asyncio.Task(work(), loop=self._loop, context=context)
-            keep.add(self._task)
-            self._task.add_done_callback(end)
+            self.task = asyncio.Task(work(), loop=self._loop, context=context)
+            keep.add(self)
+            self.task.add_done_callback(end)
 
         def end(task: asyncio.Task[None]) -> None:
-            keep.discard(task)
+            keep.discard(self)
             self._leave_gate()
             if task.cancelled() and not (self.disposed or self.ended):
                 self.ended = True  # cancelled before its first step, so it could tell nobody
@@ -92,7 +94,8 @@ class TaskSubscription(abc.DisposableBase):
         """Cancels the work: what it holds is given up at once, nothing is delivered any more."""
         if self.disposed:
             return
-        self.disposed = self.halted = True
+        self.disposed = True
+        self.halted = True  # in this order: `resume` relies on it
         self._leave_gate()
         if running_loop() is self._loop:
             self._cancel()
@@ -101,7 +104,7 @@ class TaskSubscription(abc.DisposableBase):
                 self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        task = self._task
+        task = self.task
         # A task that disposes of itself, inside on_next, must not cancel its own clean-up: it
         # looks at `disposed` when on_next returns.
         if task is None or self.ended or asyncio.current_task(self._loop) is task:
@@ -109,7 +112,7 @@ class TaskSubscription(abc.DisposableBase):
         task.cancel()
 
     def pause(self) -> None:
-        """Has the work wait before it brings the next value."""
+        """Has the work wait before it brings the next value. For the gate, as is `resume`."""
         self._paused = self.halted = True
 
     def resume(self) -> None:
@@ -122,6 +125,11 @@ class TaskSubscription(abc.DisposableBase):
             self._wake()
         else:
             schedule(self._wake, self._loop)
+
+    def release(self) -> None:
+        """Has the work go on, and wait for nobody any more. Any thread may call it."""
+        self._leave_gate()
+        self.resume()
 
     async def resumed(self) -> None:
         """Waits until it is not paused. Only the work itself may do so."""
@@ -181,7 +189,7 @@ async def give_verdict(
     if subscription.disposed:
         return
     subscription.ended = True
-    with through(subscription.gate):  # the next stream has the same consumer
+    with subscribing_through(subscription.gate):  # the next stream has the same consumer
         if error is None:
             tell(observer.on_completed)
         else:
@@ -191,20 +199,27 @@ async def give_verdict(
 async def _bring(
     batches: Batches[T], observer: abc.ObserverBase[T], subscription: TaskSubscription
 ) -> Exception | None:
-    """Brings the values to the observer, and waits wherever the subscription is paused."""
+    """Brings the values, waiting where the subscription is paused; returns what on_next raised."""
     await subscription.resumed()
     while batch := await batches.next_batch():
+        if subscription.halted:  # since it began to wait for the batch
+            await subscription.resumed()
         for value in batch:
             try:
                 observer.on_next(value)
             except BaseException as problem:
-                error = as_error(problem)
-                if not subscription.disposed:
-                    return error
-                report(error)
-                return None
+                return raised(problem, subscription)
             if subscription.halted:
                 await subscription.resumed()
                 if subscription.disposed:
                     return None
+    return None
+
+
+def raised(problem: BaseException, subscription: TaskSubscription) -> Exception | None:
+    """What the observer has to be told of its own ``on_next``; reported if it cannot be told."""
+    error = as_error(problem)
+    if not subscription.disposed:
+        return error
+    report(error)
     return None

@@ -13,14 +13,9 @@ from typing import Any
 import pytest
 from subscribers import HANG, in_thread, run, started, waiting
 
+from rxcohere.batches import RemoteBatches
 from rxcohere.errors import BlockingCallError, StreamCancelledError
-from rxcohere.runtime import (
-    BackgroundLoop,
-    LoopBinding,
-    RemoteBatches,
-    refuse_to_block,
-    running_loop,
-)
+from rxcohere.runtime import BackgroundLoop, LoopBinding, refuse_to_block, running_loop
 from rxcohere.subscription import TaskSubscription
 
 

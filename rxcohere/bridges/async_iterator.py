@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Generic, TypeVar
 
 from reactivex import Observable
 
+from rxcohere.batches import values_of
 from rxcohere.bridges.handover import Handover, Overflow
 
 T = TypeVar("T")
@@ -17,7 +18,7 @@ class ObservableIterator(AsyncIterator[T], Generic[T]):
 
     def __init__(self, source: Observable[T], handover: Handover[T]) -> None:
         self._handover = handover
-        self._values = _values(source, handover)
+        self._values = values_of(lambda: handover.subscribe_to(source))
 
     @property
     def dropped(self) -> int:
@@ -33,24 +34,16 @@ class ObservableIterator(AsyncIterator[T], Generic[T]):
         await self._values.aclose()
 
 
-async def _values(source: Observable[T], handover: Handover[T]) -> AsyncGenerator[T, None]:
-    try:
-        handover.subscribe_to(source)
-        while batch := await handover.next_batch():
-            for value in batch:
-                yield value
-    finally:
-        handover.close()
-
-
 def to_async_iterator(
     observable: Observable[T], *, max_pending: int = 256, overflow: Overflow = "pause"
 ) -> ObservableIterator[T]:
     """The values of the observable, for ``async for``, on whatever loop and thread they come.
 
-    Asking for the first value subscribes. ``break``, an exception in the body, cancelling the task
-    and `ObservableIterator.aclose` dispose of the subscription. Values that nobody has asked for
-    yet wait in a buffer; the error or the end come after them.
+    Asking for the first value subscribes. Cancelling a task that waits for a value disposes of the
+    subscription, and so does `ObservableIterator.aclose`, best called by ``contextlib.aclosing``.
+    After ``break`` or an exception in the body it ends when nobody holds the iterator any more,
+    which is at once for one that was made in the ``for`` line. Values that nobody has asked for yet
+    wait in a buffer; the error or the end come after them.
 
     What happens when the buffer is full, ``overflow`` says:
 
@@ -72,11 +65,14 @@ def to_async_iterator(
 
     Args:
         observable: what to iterate over.
-        max_pending: how many values may wait.
-        overflow: what happens to more.
+        max_pending: how many values may wait, 256 by default. Sources that wait may still bring
+            what is under way: what an operator makes of one value, or a ``delay`` holds; as many
+            again, and at least 1,000.
+        overflow: what happens to more; ``"pause"`` by default.
 
     Raises:
         ConfigurationError: at the call, for a policy that there is not, or ``max_pending`` below 1;
             while iterating, if ``"merge"`` meets a value that is no `ChatEvent`.
+        BufferOverflowError: while iterating, as said above. It has no ``partial``.
     """
     return ObservableIterator(observable, Handover(max_pending, overflow))

@@ -5,34 +5,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from reactivex import Observable
+from reactivex import Observable, abc
 from reactivex.observer import Observer
 
+from rxcohere.batches import loop_closed
 from rxcohere.bridges.handover import Handover, Overflow
-from rxcohere.delivery import as_error, report, tell
+from rxcohere.delivery import tell
 from rxcohere.errors import ConfigurationError
-from rxcohere.pausing import through
-from rxcohere.runtime import loop_closed, running_loop
-from rxcohere.subscription import TaskSubscription, give_verdict
+from rxcohere.pausing import subscribing_through
+from rxcohere.runtime import Work, running_loop
+from rxcohere.subscription import TaskSubscription, give_verdict, raised
 
 T = TypeVar("T")
 
-_running: set[Any] = set()
-"""Tasks that nobody else may be holding."""
+_running: set[Work] = set()
+"""What nobody else may be holding."""
 
 
-class AsyncSubscription(TaskSubscription):
+class AsyncSubscription(abc.DisposableBase):
     """What `subscribe_async` returns; `dispose` may be called from any thread."""
 
-    def __init__(self, handover: Handover[Any]) -> None:
-        running = running_loop()
-        if running is None:
-            raise ConfigurationError(
-                "subscribe_async needs a running event loop to run on_next on; call it in a "
-                "coroutine"
-            )
-        super().__init__(running)
+    def __init__(self, handover: Handover[Any], task: TaskSubscription) -> None:
         self._handover = handover
+        self._task = task
 
     @property
     def dropped(self) -> int:
@@ -42,7 +37,7 @@ class AsyncSubscription(TaskSubscription):
     def dispose(self) -> None:
         """Ends the subscription, and cancels ``on_next`` if it is running and this is not in it."""
         self._handover.close()
-        super().dispose()
+        self._task.dispose()
 
 
 def subscribe_async(
@@ -70,47 +65,55 @@ def subscribe_async(
         on_next: gets the values.
         on_error: gets the error that ended it.
         on_completed: is called at the end.
-        max_pending: how many values may wait.
-        overflow: what happens to more.
+        max_pending: how many values may wait, 256 by default; see `to_async_iterator`.
+        overflow: what happens to more; ``"pause"`` by default.
 
     Raises:
         ConfigurationError: at the call, for a policy that there is not, ``max_pending`` below 1, or
             outside a running loop; through ``on_error``, if ``"merge"`` meets a value that is no
-            `ChatEvent`.
+            `ChatEvent`, or ``on_next`` gives nothing to await.
+        BufferOverflowError: through ``on_error``. It has no ``partial``.
     """
     handover = Handover[T](max_pending, overflow)
+    loop = running_loop()
+    if loop is None:
+        raise ConfigurationError(
+            "subscribe_async needs a running event loop for on_next: call it in a coroutine"
+        )
     observer = Observer[T](None, on_error, on_completed)
-    with through(None):  # whoever may wait for the caller, it is not this subscription
-        subscription = AsyncSubscription(handover)
+    with subscribing_through(None):  # if somebody makes the caller wait, this is not meant
+        task = TaskSubscription(loop)
 
     async def work() -> None:
-        bringing = _bring(handover, on_next, subscription)
-        await give_verdict(bringing, handover, observer, subscription)
+        await give_verdict(_bring(handover, on_next, task), handover, observer, task)
 
     def if_lost() -> None:
         handover.close()
         tell(observer.on_error, loop_closed(handover))
 
     handover.subscribe_to(observable)
-    subscription.start(work, _running, if_lost)
-    return subscription
+    task.start(work, _running, if_lost)
+    return AsyncSubscription(handover, task)
 
 
 async def _bring(
     handover: Handover[T],
     on_next: Callable[[T], Awaitable[object]],
-    subscription: AsyncSubscription,
+    subscription: TaskSubscription,
 ) -> Exception | None:
     """Awaits ``on_next`` for one value after the other; returns what it raised."""
     while batch := await handover.next_batch():
         for value in batch:
             try:
-                await on_next(value)
+                awaitable = on_next(value)
+                if awaitable is None:  # pyright: ignore[reportUnnecessaryComparison]
+                    raise ConfigurationError(
+                        "subscribe_async awaits what on_next returns, and it returned None: give "
+                        "it an async def, or subscribe with observable.subscribe"
+                    )
+                await awaitable
             except BaseException as problem:
-                error = as_error(problem)
-                if not subscription.disposed:
-                    return error
-                report(error)
+                return raised(problem, subscription)
             if subscription.disposed:
                 return None
     return None

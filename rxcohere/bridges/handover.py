@@ -15,11 +15,12 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
+from reactivex.scheduler import CurrentThreadScheduler
 
 from rxcohere.errors import BufferOverflowError, ConfigurationError
 from rxcohere.events import EVENT_TYPES
 from rxcohere.folds import Compactor
-from rxcohere.pausing import Gate, through
+from rxcohere.pausing import Gate, subscribing_through
 from rxcohere.response import ChatResponse
 from rxcohere.runtime import running_loop, schedule
 
@@ -75,14 +76,25 @@ class Handover(abc.ObserverBase[T], Generic[T]):
         self._ended = False
         self._error: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None  # the task's side sets it
+        self._woken: asyncio.Future[None] | None = None  # the source's side does
         self._subscription = SingleAssignmentDisposable()
 
-    def subscribe_to(self, source: Observable[T]) -> None:
-        """Subscribes, for a task of the loop that runs here."""
+    def subscribe_to(self, source: Observable[T]) -> Handover[T]:
+        """Subscribes, for a task of the loop that runs here; returns itself."""
         self._loop = asyncio.get_running_loop()
-        with through(self._gate if self._overflow == "pause" else None):
+
+        def subscribe(*_: object) -> None:
             self._subscription.disposable = source.subscribe(self)
+
+        trampoline = CurrentThreadScheduler.singleton()
+        with subscribing_through(self._gate if self._overflow == "pause" else None):
+            if trampoline.schedule_required():
+                # So that a source that brings all it has at once does so when it can be stopped.
+                trampoline.schedule(subscribe)
+            else:
+                subscribe()
+        return self
 
     def close(self) -> None:
         """Disposes of the subscription. May be called from any thread."""
@@ -139,10 +151,13 @@ class Handover(abc.ObserverBase[T], Generic[T]):
     def _refuse(self, _: T) -> None:
         self.dropped += 1
         waiting = len(self._pending)
+        problem = f"{waiting} values were waiting, and there was no room for another"
+        if self._overflow == "pause":
+            problem += ": their source cannot be paused, and only events can be merged"
         self._fail(
             BufferOverflowError(
-                f"{waiting} values were waiting, and there was no room for another "
-                f"(max_pending={self._max_pending}, overflow={self._overflow!r})"
+                f"{problem}; take them faster, allow more than max_pending={self._max_pending}, or "
+                f"choose another overflow than {self._overflow!r}"
             )
         )
 
@@ -163,9 +178,10 @@ class Handover(abc.ObserverBase[T], Generic[T]):
             self.on_error(error)
 
     def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None  # so that it is woken once
-        if waiter is None or self._loop is None:
+        waiter = self._waiter
+        if waiter is None or waiter is self._woken or self._loop is None:
             return
+        self._woken = waiter
 
         def wake() -> None:
             if not waiter.done():
@@ -180,6 +196,8 @@ class Handover(abc.ObserverBase[T], Generic[T]):
 
     async def next_batch(self) -> list[T]:
         """The next value; an empty list when there are no more.
+
+        Only one: what has been handed out no longer counts, and can neither be merged nor dropped.
 
         Raises:
             Exception: what the observable ended with, once all before it has been taken.

@@ -25,8 +25,8 @@ class Fold(Protocol[In_contra, Out_co]):
 class TextBuffer:
     """A text that grows at its end: appending takes constant time, and so does reading on average.
 
-    What came since somebody read is kept in a writer, which takes the room of its characters; a
-    small string each would take ten times that. A text that is read after every fragment grows in
+    What came since somebody read is kept in a writer, as characters of four bytes; a small string
+    for each fragment would take four times that. A text that is read after every fragment grows in
     place as long as the reader lets go of the earlier one.
     """
 
@@ -34,7 +34,7 @@ class TextBuffer:
 
     def __init__(self, text: str = "") -> None:
         self._text = text
-        self._writer = StringIO()
+        self._writer = _writer()
         self.append = self._writer.write
         """Adds a fragment at the end. It is the writer's own method: one call less an event."""
 
@@ -47,6 +47,13 @@ class TextBuffer:
             self._text = ""
             text += self._writer.getvalue()
             self._text = text
-            self._writer = StringIO()
+            self._writer = _writer()
             self.append = self._writer.write
         return self._text
+
+
+def _writer() -> StringIO:
+    """A writer that keeps characters: until it is first read, CPython's keeps the strings."""
+    writer = StringIO()
+    writer.readline()
+    return writer

@@ -1,27 +1,37 @@
 """One response and everybody who listens to it: what `share_response` stands on.
 
-The source brings its events on whatever thread it likes, one at a time. Per event there is no lock:
-the event is put down, then handed to everybody who is listening. Whoever joins takes the lock, says
-that there is a change, and only then looks at what has come so far. An event that arrives at that
-moment may be both in the history and on its way, so events are counted, and the double is dropped.
+The source brings its events on whatever thread it likes, one at a time. Per event there is no lock,
+but for those who want it on another loop: it is put down, and handed to all who listen. Whoever
+joins takes the lock, says that there is a change, and only then looks at what has come so far. An
+event that arrives at that moment may be both in the history and on its way, so events are counted,
+and the double is dropped.
+
+Whoever leaves asks to be let go, and whoever holds the lock next, or is just about to give it back,
+does it. For the garbage collector, which runs at any moment, may dispose of a subscription while
+this very thread holds the lock.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
-from reactivex.scheduler import NewThreadScheduler, TimeoutScheduler
+from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
+from rxcohere.delivery import loop_asked_for
 from rxcohere.errors import StreamCancelledError
 from rxcohere.events import ChatEvent
 from rxcohere.folds import Compactor, ResponseFold
 from rxcohere.operators._subscriber import Subscriber
-from rxcohere.pausing import through
-from rxcohere.runtime import refuse_to_block, running_loop, schedule
+from rxcohere.pausing import subscribing_through
+from rxcohere.runtime import LoopEnd, running_loop, schedule
 
 _RECENT = 32
 """Events that are kept as they came, until they are compacted together."""
@@ -29,6 +39,34 @@ _RECENT = 32
 
 def _do_nothing() -> None:
     pass
+
+
+def _clock_of(
+    loop: asyncio.AbstractEventLoop, seconds: float, give_up: Callable[..., None]
+) -> Callable[[], None]:
+    """Gives up when the time has come, or when the loop ends: the source may be on another one.
+
+    Returns:
+        What stops the clock.
+    """
+    end = LoopEnd.of(loop).cancel_at_end(Future[None]())
+    end.add_done_callback(lambda end: give_up() if end.cancelled() else None)
+
+    def stop_watching() -> None:
+        with suppress(InvalidStateError):  # it has ended
+            end.set_result(None)
+
+    def strike(*_: object) -> None:
+        stop_watching()
+        give_up()
+
+    clock = AsyncIOScheduler(loop).schedule_relative(seconds, strike)
+
+    def stop() -> None:
+        stop_watching()
+        schedule(clock.dispose, loop)
+
+    return stop
 
 
 class SharedResponse:
@@ -52,25 +90,24 @@ class SharedResponse:
         self._scheduler = scheduler
         self._departures = 0  # of the last subscriber
         self._stop_clock: Callable[[], object] = _do_nothing
-        # The collector may run, and dispose of a subscription, while the lock is held.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._history = Compactor()
         self._compacted = 0  # how many events are in the history
         self._recent: list[ChatEvent] = []  # those that are not, yet
         self._verdict: tuple[Exception | None] | None = None
         self._subscribers: dict[Subscriber, None] = {}
-        self._listening: list[Subscriber] = []  # the same, as of the last event
+        self._leaving: deque[Subscriber] = deque()
         self._changed = False
+        self._listening: list[Subscriber] = []  # the subscribers, as of the last event
+        self._event: ChatEvent  # the last event, and who has not heard it
+        self._still_to_hear: Iterator[Subscriber] = iter(())
 
     def subscribe(
         self, observer: abc.ObserverBase[ChatEvent], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
-        """Adds a subscriber. The first one connects, a later one gets the history here and now."""
-        if isinstance(scheduler, NewThreadScheduler):
-            refuse_to_block("run()", "await")
-        # An `await` passes the scheduler of its loop, and that is where its values have to go.
-        home = running_loop() if isinstance(scheduler, AsyncIOScheduler) else None
-        with self._lock:
+        """Adds a subscriber. The first one connects, a later one hears the history, right here."""
+        home = loop_asked_for(scheduler)
+        with self._exclusively():
             self._changed = True  # before the count, or an event between them would be missed
             self._compact_recent()
             subscriber = Subscriber(self, observer, home, self._compacted, self._verdict)
@@ -80,96 +117,128 @@ class SharedResponse:
             connects, self._connected = not self._connected, True
             stop_clock, self._stop_clock = self._stop_clock, _do_nothing
         stop_clock()
-        subscriber.bring(history)
         if connects:
-            # Shared means that no single subscriber may pause it.
-            with through(None):
-                self._connection.disposable = self._source.subscribe(
-                    self._on_next,
-                    self._end,
-                    lambda: self._end(None),
-                    scheduler=scheduler if home is None else None,
-                )
+            subscriber.bring([])
+            self._connect(scheduler if home is None else None)
+            return subscriber
+
+        def bring(*_: object) -> None:
+            subscriber.bring(history)
+
+        # As stock sources do it: on this thread, but after the whole chain is subscribed, so that
+        # whatever the history makes of the chain can dispose of this subscription.
+        CurrentThreadScheduler.singleton().schedule(bring)
         return subscriber
 
     def leave(self, subscriber: Subscriber) -> None:
         """Removes a subscriber; after the last one, the request is given up, or the clock set."""
+        self._leaving.append(subscriber)
+        self._let_go()
+
+    def _connect(self, scheduler: abc.SchedulerBase | None) -> None:
+        with subscribing_through(None):  # no single subscriber may pause what all have in common
+            self._connection.disposable = self._source.subscribe(
+                self._on_next, self._end, lambda: self._end(None), scheduler=scheduler
+            )
+
+    @contextmanager
+    def _exclusively(self) -> Generator[None, None, None]:
         with self._lock:
-            if subscriber not in self._subscribers:
-                return
-            del self._subscribers[subscriber]
-            self._changed = True
-            if self._subscribers:
-                return
-            self._departures += 1
-            departure = self._departures
-        if self._linger == 0:
-            self._give_up(departure)
-        elif self._linger <= threading.TIMEOUT_MAX:
-            self._give_up_later(departure)
+            yield
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Lets those go who are leaving, unless somebody has the lock, who will do it then."""
+        while self._leaving and self._lock.acquire(blocking=False):
+            departure = 0
+            try:
+                while self._leaving:
+                    self._changed = True
+                    self._subscribers.pop(self._leaving.popleft(), None)
+                if not self._subscribers and self._verdict is None:
+                    self._departures = departure = self._departures + 1
+            finally:
+                self._lock.release()
+            if departure:
+                self._set_clock(departure)
 
     def _on_next(self, event: ChatEvent) -> None:
         self.count += 1
         self._recent.append(event)
         if len(self._recent) >= _RECENT:
-            with self._lock:
+            with self._exclusively():
                 self._compact_recent()
         if self._changed:
-            with self._lock:
+            with self._exclusively():
                 self._changed = False
                 self._listening = list(self._subscribers)
-        for subscriber in self._listening:
+        self._event = event
+        self._still_to_hear = iter(self._listening)
+        self._bring_event()
+
+    def _bring_event(self) -> None:
+        for subscriber in self._still_to_hear:
             try:
-                subscriber.on_next(event)
+                subscriber.on_next(self._event)
             except BaseException as problem:
                 subscriber.fail(problem)
 
     def _end(self, error: Exception | None) -> None:
-        with self._lock:
+        self._bring_event()  # to the rest, if one of the subscribers has just brought about the end
+        with self._exclusively():
             if self._verdict is not None:
                 return
-            self._verdict = (error,)
             self._compact_recent()
+            self._verdict = (error,)
             subscribers, self._subscribers = self._subscribers, {}
             self._listening = []
+            stop_clock, self._stop_clock = self._stop_clock, _do_nothing
+        stop_clock()
         for subscriber in subscribers:
             subscriber.end(error)
 
     def _compact_recent(self) -> None:
-        """Moves to the history what is put down. Another thread may be adding to it."""
+        """Moves to the history what is put down, while the source's thread may be adding to it."""
+        if self._verdict is not None:
+            return  # what is still on its way came too late
         recent = self._recent[:]
         del self._recent[: len(recent)]
-        for event in recent:
-            self._history.push(event)
+        self._history.extend(recent)
         self._compacted += len(recent)
 
-    def _give_up_later(self, departure: int) -> None:
-        scheduler, loop = self._scheduler, running_loop()
-        if scheduler is None:
-            scheduler = TimeoutScheduler() if loop is None else AsyncIOScheduler(loop)
+    def _set_clock(self, departure: int) -> None:
+        """Gives the request up after ``linger`` seconds without a subscriber."""
+        if self._linger == 0:
+            self._give_up(departure)
+            return
+        if self._linger > threading.TIMEOUT_MAX:  # some 292 years
+            return
 
         def give_up(*_: object) -> None:
             self._give_up(departure)
 
-        clock = scheduler.schedule_relative(self._linger, give_up)
-        if self._scheduler is None and loop is not None:
-            self._stop_clock = lambda: schedule(clock.dispose, loop)
+        # Without the lock: a clock that is stopped too late finds that there was another departure.
+        loop = running_loop()
+        if self._scheduler is not None or loop is None:
+            scheduler = self._scheduler or TimeoutScheduler()
+            self._stop_clock = scheduler.schedule_relative(self._linger, give_up).dispose
         else:
-            self._stop_clock = clock.dispose
+            self._stop_clock = _clock_of(loop, self._linger, give_up)
 
     def _give_up(self, departure: int) -> None:
         """Gives the request up, unless somebody came after that departure, or the end did."""
-        with self._lock:
+        with self._exclusively():
             if self._subscribers or self._departures != departure or self._verdict is not None:
                 return
             self._compact_recent()
             error = StreamCancelledError(
-                "the last subscriber had left the shared response, so its request was given up; "
-                "linger is how long it waits for another one"
+                "the request of the shared response was given up when its last subscriber had "
+                "left; a longer linger keeps it, and math.inf lets it run to its end"
             )
             response = ResponseFold()
             for event in self._history.events():
                 response.add(event)
             error.partial = response.response()
             self._verdict = (error,)
+            self._listening = []
         self._connection.dispose()

@@ -8,18 +8,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from reactivex import abc
-from reactivex.observer import AutoDetachObserver
 
 from rxcohere.delivery import as_error, report, tell
 from rxcohere.events import ChatEvent
 from rxcohere.folds import Compactor
+from rxcohere.pausing import current_gate, subscribing_through
 from rxcohere.runtime import running_loop, schedule
 
-_ON_ERROR = AutoDetachObserver[ChatEvent].on_error.__code__
 
-
-class Shared(Protocol):
-    """What it listens to."""
+class Hub(Protocol):
+    """What many listen to."""
 
     count: int
     """How many events have come."""
@@ -36,7 +34,7 @@ class Subscriber(abc.DisposableBase):
     what was put aside is brought to another loop. Otherwise events go straight to its observer.
 
     Args:
-        shared: what it listens to.
+        hub: what it listens to.
         observer: who listens.
         home: the loop that everything has to be brought to; None where any thread will do.
         joined_at: how many events are in the history, which `bring` is to bring first.
@@ -46,11 +44,12 @@ class Subscriber(abc.DisposableBase):
     __slots__ = (
         "_aside",
         "_behind",
+        "_gate",
         "_home",
+        "_hub",
         "_joined_at",
         "_lock",
         "_observer",
-        "_shared",
         "_verdict",
         "disposed",
         "on_next",
@@ -58,17 +57,18 @@ class Subscriber(abc.DisposableBase):
 
     def __init__(
         self,
-        shared: Shared,
+        hub: Hub,
         observer: abc.ObserverBase[ChatEvent],
         home: asyncio.AbstractEventLoop | None,
         joined_at: int,
         verdict: tuple[Exception | None] | None,
     ) -> None:
-        self._shared = shared
+        self._hub = hub
         self._observer = observer
         self._home = home
         self._joined_at = joined_at
         self._verdict = verdict
+        self._gate = current_gate()
         self._lock = threading.Lock()
         self._behind = True
         self._aside: Compactor | None = None
@@ -80,18 +80,19 @@ class Subscriber(abc.DisposableBase):
         """Brings the observer these, and what was put aside, until it is no longer behind."""
         on_next = self._observer.on_next
         try:
-            while True:
-                for event in events:
-                    on_next(event)
-                    if self.disposed:
-                        return
-                with self._lock:
-                    events = [] if self._aside is None else self._aside.drain()
-                    if not events:
-                        self._aside = None
-                        verdict = self._verdict
-                        self._behind = verdict is not None
-                        break
+            with subscribing_through(None):  # as where live events come
+                while True:
+                    for event in events:
+                        if self.disposed:
+                            return
+                        on_next(event)
+                    with self._lock:
+                        events = [] if self._aside is None else self._aside.drain()
+                        if not events:
+                            self._aside = None
+                            verdict = self._verdict
+                            self._behind = verdict is not None
+                            break
         except BaseException as problem:
             self.fail(problem)
             return
@@ -112,19 +113,19 @@ class Subscriber(abc.DisposableBase):
         was_disposed = self.disposed
         self.dispose()
         error = as_error(problem)
-        if was_disposed or _was_told(error):
+        if was_disposed:
             report(error)
-        if not was_disposed:
-            tell(self._observer.on_error, error)
+        else:
+            self._conclude(error)
 
     def dispose(self) -> None:
         """Leaves the shared response."""
         if not self.disposed:
             self.disposed = True
-            self._shared.leave(self)
+            self._hub.leave(self)
 
     def _on_next(self, event: ChatEvent) -> None:
-        if self._shared.count <= self._joined_at:
+        if self._hub.count <= self._joined_at:
             return  # the history has it
         is_home = self._is_home()
         with self._lock:
@@ -139,6 +140,7 @@ class Subscriber(abc.DisposableBase):
             self._bring_home()
             return
         if self._home is None:
+            # It knows by itself when it has been disposed of.
             self.on_next = self._observer.on_next
         self._observer.on_next(event)
 
@@ -152,19 +154,8 @@ class Subscriber(abc.DisposableBase):
             self.dispose()  # the loop is closed, and whoever listened there is gone
 
     def _conclude(self, error: Exception | None) -> None:
-        if error is None:
-            tell(self._observer.on_completed)
-        else:
-            tell(self._observer.on_error, error)
-
-
-def _was_told(error: Exception) -> bool:
-    """Whether the error comes out of an ``on_error``, which raised it or had no handler for it.
-
-    An operator that ends its chain while the chain is still being subscribed to cannot dispose of
-    it, and another ``on_error`` would go unheard: this is the only trace.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not _ON_ERROR:
-        trace = trace.tb_next
-    return trace is not None
+        with subscribing_through(self._gate):  # the next stream has the same consumer
+            if error is None:
+                tell(self._observer.on_completed)
+            else:
+                tell(self._observer.on_error, error)

@@ -12,7 +12,7 @@ from rxcohere.operators._lift import Operator
 from rxcohere.operators._shared_response import SharedResponse
 
 
-class _Shared(Observable[ChatEvent]):
+class _SharedObservable(Observable[ChatEvent]):
     """The hot observable, which differs from a stock one in that ``for`` over it ends."""
 
     def __iter__(self) -> NoReturn:
@@ -53,11 +53,13 @@ def share_response(
     Args:
         linger: seconds for which the request goes on without a subscriber; by default it is given
             up at once. ``math.inf`` lets it run to its end.
-        scheduler: for ``linger``; by default the loop that runs where the last one leaves, or a
-            timer thread where none does.
+        scheduler: for ``linger``, used on the thread where the last one leaves; by default the loop
+            that runs there, or a timer thread where none does.
 
     Raises:
         ConfigurationError: at the call, if ``linger`` is negative or no number.
+        BlockingCallError: ``run()`` where an event loop is running.
+        StreamCancelledError: through ``on_error``, for who comes when the request was given up.
     """
     if not isinstance(linger, (int, float)) or not linger >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(
@@ -65,6 +67,6 @@ def share_response(
         )
 
     def operator(source: Observable[ChatEvent]) -> Observable[ChatEvent]:
-        return _Shared(SharedResponse(source, linger, scheduler).subscribe)
+        return _SharedObservable(SharedResponse(source, linger, scheduler).subscribe)
 
     return operator

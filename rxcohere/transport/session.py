@@ -17,7 +17,7 @@ from rxcohere import __version__
 from rxcohere.errors import ConfigurationError, StreamCancelledError
 from rxcohere.options import RequestOptions, Retry, Timeouts, check_header, check_whole
 from rxcohere.request import ChatRequest
-from rxcohere.runtime import LoopBinding, refuse_to_block, running_loop, submit
+from rxcohere.runtime import LoopBinding, Work, refuse_to_block, running_loop, submit
 from rxcohere.transport.answer import BROKEN, request_failure
 from rxcohere.transport.resources import Cancellable, LoopResources
 from rxcohere.transport.secret import Secret
@@ -90,7 +90,7 @@ class Transport:
             check_header("client_name", client_name)
             self._headers["X-Client-Name"] = client_name
         self._binding = LoopBinding()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.at_work: set[Work] = set()
         """Work under way, held here so that the collector does not take it."""
         self._resources: LoopResources | None = None
         self.closed = False
@@ -247,10 +247,13 @@ class Transport:
         resources, self._resources = self._resources, None
         for exchange in list(resources.live) if resources is not None else ():
             exchange.cancel("the client was closed under a live stream")
+        tasks = {work.task for work in list(self.at_work) if work.task is not None}
+        for work in list(self.at_work):
+            work.release()  # what it still has is handed over, however slow the consumer
         # Not those of other loops, which only wait for what this one hands over.
         here, own = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            if tasks := [t for t in list(self.tasks) if t.get_loop() is here and t is not own]:
+            if tasks := {task for task in tasks if task.get_loop() is here and task is not own}:
                 await asyncio.wait(tasks)
         finally:
             if resources is not None:
