@@ -5,6 +5,7 @@ from tempfile import TemporaryFile
 from typing import TextIO
 
 import reactivex.operators as ops
+from reactivex import Observable
 
 from rxcohere import ChatEvent, CohereClient, ContentDelta, subscribe_async
 from rxcohere import operators as rxc
@@ -24,6 +25,21 @@ class WebSocket:
         self.sent.append(data)
 
 
+def send_to(socket: WebSocket, answer: Observable[ChatEvent]) -> asyncio.Future[None]:
+    """Sends all events to the socket; is done when the last one is sent."""
+    sent = asyncio.get_running_loop().create_future()
+
+    async def send(event: ChatEvent) -> None:
+        await socket.send_str(event.model_dump_json(exclude_unset=True))
+
+    def end() -> None:
+        sent.set_result(None)
+
+    # A slow socket slows nobody down: what it has not taken yet is merged.
+    subscribe_async(answer, send, sent.set_exception, end, max_pending=4)
+    return sent
+
+
 async def main(file: TextIO) -> None:
     socket, late = WebSocket(), WebSocket()
     async with CohereClient() as co:
@@ -32,24 +48,13 @@ async def main(file: TextIO) -> None:
             messages=[{"role": "user", "content": "What is reactive programming?"}],
         ).share_response()
 
-        def send_to(socket: WebSocket) -> asyncio.Future[None]:
-            async def send(event: ChatEvent) -> None:
-                await socket.send_str(event.model_dump_json(exclude_unset=True))
-
-            sent = asyncio.get_running_loop().create_future()
-            # A slow socket slows nobody down: what it has not taken yet is merged.
-            subscribe_async(
-                answer, send, sent.set_exception, lambda: sent.set_result(None), max_pending=4
-            )
-            return sent
-
         answer.pipe(rxc.text_deltas()).subscribe(lambda text: print(text, end="", flush=True))
         answer.pipe(rxc.text_deltas()).subscribe(lambda text: print(text, end="", file=file))
-        sent = send_to(socket)
+        sent = send_to(socket, answer)
 
         # Who comes later gets what was said so far, as one delta, and then the rest.
         await answer.pipe(rxc.events_of(ContentDelta), ops.take(20))
-        await asyncio.gather(sent, send_to(late))
+        await asyncio.gather(sent, send_to(late, answer))
     print(f"\n\nin the file: {file.tell()} bytes")
     print(f"over the websockets: {len(socket.sent)} frames, {len(late.sent)} to the later one")
 

@@ -39,20 +39,27 @@ def tell(callback: Callable[..., None], *arguments: object) -> None:
             report(error)
 
 
+def is_interruption(problem: BaseException) -> bool:
+    """Whether it is no failure of the subscriber that raised it.
+
+    But the end of its task, which is being cancelled, or of the program, told to its main thread.
+    """
+    if isinstance(problem, asyncio.CancelledError):
+        task = asyncio.current_task() if running_loop() else None
+        return task is not None and task.cancelling() > 0
+    ends_program = isinstance(problem, (KeyboardInterrupt, SystemExit))
+    return ends_program and threading.current_thread() is threading.main_thread()
+
+
 def as_error(problem: BaseException) -> Exception:
     """What a subscriber raised, in a form that ``on_error`` takes.
 
     Raises:
-        BaseException: the problem, if it is none of the subscriber's: the task is being cancelled,
-            or the program interrupted, which happens in the main thread.
+        BaseException: the problem, if it is an interruption.
     """
     if isinstance(problem, Exception):
         return problem
-    if isinstance(problem, asyncio.CancelledError):
-        task = asyncio.current_task() if running_loop() else None
-        if task is not None and task.cancelling():
-            raise problem
-    elif threading.current_thread() is threading.main_thread():
+    if is_interruption(problem):
         raise problem
     error = RxCohereError(f"a subscriber raised {type(problem).__name__}")
     error.__cause__ = problem

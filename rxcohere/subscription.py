@@ -174,15 +174,15 @@ async def give_verdict(
     error: Exception | None = None
     try:
         error = await bringing
-    except asyncio.CancelledError:
-        # Disposed of, or the loop is closing. The subscriber has to hear of the latter.
+    except Exception as problem:
+        error = problem
+    except BaseException:
+        # Disposed of, or the loop is ending. The subscriber has to hear of the latter.
         batches.close()
         if not subscription.disposed:
             subscription.ended = True
             tell(observer.on_error, loop_closed(batches))
         raise
-    except Exception as problem:
-        error = problem
     finally:
         # Before the verdict, which may make the subscriber ask for the next stream.
         batches.close()

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from test_requests_sent import COMPOSITIONS
 
 from rxcohere import CohereClient, StreamTruncatedError, errors
 from rxcohere import operators as rxc
@@ -81,4 +82,11 @@ def test_it_names_every_error_that_is_not_a_mere_status() -> None:
         and issubclass(kind, errors.RxCohereError)
         and errors.ApiError not in kind.__mro__[1:]
     ]
-    assert [name for name in names if f"`{name}`" not in README] == ["BufferOverflowError"]
+    assert [name for name in names if f"`{name}`" not in README] == []
+
+
+def test_its_table_of_requests_is_the_one_that_is_counted() -> None:
+    """Every composition stands in the README with the number of requests that it really sends."""
+    section = README.split("\n### Who sends how many requests\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.*?) \| (\d+) \| .*\|$", section, re.MULTILINE)
+    assert rows == [(each.label, str(each.requests)) for each in COMPOSITIONS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -116,4 +117,6 @@ async def _bring(
                 return raised(problem, subscription)
             if subscription.disposed:
                 return None
+            if subscription.task is not None and subscription.task.cancelling():
+                raise asyncio.CancelledError  # on_next has swallowed it
     return None

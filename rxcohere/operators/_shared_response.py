@@ -25,7 +25,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxcohere.delivery import loop_asked_for
+from rxcohere.delivery import is_interruption, loop_asked_for
 from rxcohere.errors import StreamCancelledError
 from rxcohere.events import ChatEvent
 from rxcohere.folds import Compactor, ResponseFold
@@ -163,6 +163,7 @@ class SharedResponse:
                 self._set_clock(departure)
 
     def _on_next(self, event: ChatEvent) -> None:
+        self._bring_event()  # the one before, if a subscriber to it has made the source speak
         self.count += 1
         self._recent.append(event)
         if len(self._recent) >= _RECENT:
@@ -177,14 +178,21 @@ class SharedResponse:
         self._bring_event()
 
     def _bring_event(self) -> None:
+        """Brings the event to those who are still to hear it."""
+        interruption: BaseException | None = None
         for subscriber in self._still_to_hear:
             try:
                 subscriber.on_next(self._event)
             except BaseException as problem:
-                subscriber.fail(problem)
+                if is_interruption(problem):
+                    interruption = problem  # once everybody has heard
+                else:
+                    subscriber.fail(problem)
+        if interruption is not None:
+            raise interruption
 
     def _end(self, error: Exception | None) -> None:
-        self._bring_event()  # to the rest, if one of the subscribers has just brought about the end
+        self._bring_event()  # the last one, if a subscriber to it has brought about the end
         with self._exclusively():
             if self._verdict is not None:
                 return
@@ -194,8 +202,14 @@ class SharedResponse:
             self._listening = []
             stop_clock, self._stop_clock = self._stop_clock, _do_nothing
         stop_clock()
+        interruption: BaseException | None = None
         for subscriber in subscribers:
-            subscriber.end(error)
+            try:
+                subscriber.end(error)
+            except BaseException as problem:  # any other is reported
+                interruption = problem
+        if interruption is not None:
+            raise interruption
 
     def _compact_recent(self) -> None:
         """Moves to the history what is put down, while the source's thread may be adding to it."""

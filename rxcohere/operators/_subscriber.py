@@ -9,7 +9,7 @@ from typing import Protocol
 
 from reactivex import abc
 
-from rxcohere.delivery import as_error, report, tell
+from rxcohere.delivery import as_error, is_interruption, report, tell
 from rxcohere.events import ChatEvent
 from rxcohere.folds import Compactor
 from rxcohere.pausing import current_gate, subscribing_through
@@ -94,6 +94,9 @@ class Subscriber(abc.DisposableBase):
                             self._behind = verdict is not None
                             break
         except BaseException as problem:
+            if is_interruption(problem):
+                self.dispose()
+                raise
             self.fail(problem)
             return
         if verdict is not None and not self.disposed:

@@ -172,11 +172,10 @@ class EventExchange(Exchange[ChatEvent]):
             ApiError: the server refused the request.
             StreamError: the stream did not reach its end.
         """
-        if self._reader is None or self._response is None:
-            return await self._open()
-        if self._watchdog is None:
-            limits = self._call.timeouts
-            self._watchdog = Watchdog(limits.idle, self._total_at, self._expire)
+        if self._watchdog is None or self._reader is None:
+            events = await self._open()
+            self._watchdog = Watchdog(self._call.timeouts.idle, self._total_at, self._expire)
+            return events
         self._watchdog.wait()
         try:
             events = await self._reader.read()
