@@ -70,7 +70,9 @@ class TaskSubscription(abc.DisposableBase):
         def end(task: asyncio.Task[None]) -> None:
             keep.discard(self)
             self._leave_gate()
-            if task.cancelled() and not (self.disposed or self.ended):
+            if not task.cancelled():
+                task.exception()  # if any, an interruption, which has left the loop by itself
+            elif not (self.disposed or self.ended):
                 self.ended = True  # cancelled before its first step, so it could tell nobody
                 if_lost()
 

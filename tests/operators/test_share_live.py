@@ -55,6 +55,7 @@ from rxcohere import (
     ChatEvent,
     ChatResponse,
     ChatStream,
+    CohereClient,
     ContentDelta,
     GenerationError,
     MessageEnd,
@@ -1187,3 +1188,31 @@ async def test_what_is_subscribed_to_beside_a_share_still_waits(subscriber: Subs
         assert completed.is_set()
         assert [type(event) for event in events].count(MessageStart) == 2
         await settled(server, requests=2)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_passes_once_everybody_has_heard(
+    interruption: type[BaseException], subscriber: Subscribers
+) -> None:
+    """Who interrupts the program in on_next takes nobody's event or verdict away."""
+
+    def interrupt(_: ChatEvent) -> None:
+        raise interruption
+
+    async def work(url: str) -> None:
+        async with CohereClient("key", base_url=url) as co:
+            shared = co.chat_stream(**ASK).share_response()
+            listening.append(subscriber().to(shared))
+            listening.append(subscriber(interrupt).to(shared))
+            listening.append(subscriber().to(shared))
+            await listening[0].end()
+
+    listening: list[Subscriber] = []
+    with ReplayServer("text", faults=STALLED) as server:
+        with pytest.raises(interruption):
+            asyncio.run(work(server.url))
+        server.wait_until(lambda s: s.open == 0)
+        assert len(server.requests) == 1
+    for each in listening:
+        assert [type(event) for event in each.values] == [MessageStart]
+        assert type(each.error) is StreamCancelledError
