@@ -27,7 +27,7 @@ async def read_slowly(co: CohereClient, overflow: Overflow) -> str:
             async for event in events:
                 taken += 1
                 text += event.text if isinstance(event, ContentDelta) else ""
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.03)  # slower than any model
     except BufferOverflowError:
         end = "overflow"
     return f"{taken:3} events, {len(text):3} characters, {events.dropped:2} dropped, {end}"
@@ -41,5 +41,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with replay_without_key("text", pace=0.001):
+    with replay_without_key("text", pace=0.005):
         asyncio.run(main())

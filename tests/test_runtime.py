@@ -209,8 +209,9 @@ async def test_work_starts_in_the_next_turn_in_the_context_of_the_caller() -> No
     subscription.start(work, kept, lambda: None)
     who.set("bob")
     assert seen == []
-    assert len(kept) == 1
-    await asyncio.wait(kept)
+    assert kept == {subscription}
+    assert subscription.task is not None
+    await subscription.task
     assert seen == ["ann"]
     await asyncio.sleep(0)
     assert kept == set()
@@ -250,7 +251,8 @@ async def test_disposing_cancels_the_work(where: str) -> None:
     subscription.start(work, kept, lambda: None)
     await asyncio.sleep(0)
     assert batches.asked.is_set()
-    (task,) = kept
+    task = subscription.task
+    assert task is not None
     if where == "here":
         subscription.dispose()
     else:
@@ -279,7 +281,8 @@ async def test_work_that_is_about_to_end_is_not_cancelled(why: str) -> None:
 
     subscription = TaskSubscription(asyncio.get_running_loop())
     subscription.start(work, kept, lambda: None)
-    (task,) = kept
+    task = subscription.task
+    assert task is not None
     await asyncio.sleep(0)
     if why == "ended":
         subscription.dispose()

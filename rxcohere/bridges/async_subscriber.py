@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -70,11 +71,18 @@ def subscribe_async(
         overflow: what happens to more; ``"pause"`` by default.
 
     Raises:
-        ConfigurationError: at the call, for a policy that there is not, ``max_pending`` below 1, or
-            outside a running loop; through ``on_error``, if ``"merge"`` meets a value that is no
-            `ChatEvent`, or ``on_next`` gives nothing to await.
+        ConfigurationError: at the call, for a policy that there is not, ``max_pending`` below 1, an
+            asynchronous ``on_error`` or ``on_completed``, or outside a running loop; through
+            ``on_error``, if ``"merge"`` meets a value that is no `ChatEvent`, or ``on_next`` gives
+            nothing to await.
         BufferOverflowError: through ``on_error``. It has no ``partial``.
     """
+    for callback in (on_error, on_completed):
+        if inspect.iscoroutinefunction(callback):
+            raise ConfigurationError(
+                "subscribe_async awaits on_next only: on_error and on_completed are plain "
+                f"functions, and {callback.__name__} is an async def"
+            )
     handover = Handover[T](max_pending, overflow)
     loop = running_loop()
     if loop is None:

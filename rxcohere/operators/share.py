@@ -11,15 +11,20 @@ from rxcohere.events import ChatEvent
 from rxcohere.operators._lift import Operator
 from rxcohere.operators._shared_response import SharedResponse
 
+_NOT_ITERABLE = (
+    "a shared response cannot be iterated over directly: use 'async for event in "
+    "to_async_iterator(shared)', which says how far a reader may lag behind, or subscribe to it"
+)
+
 
 class _SharedObservable(Observable[ChatEvent]):
-    """The hot observable, which differs from a stock one in that ``for`` over it ends."""
+    """The hot observable. A stock one would spin for ever under ``for``."""
 
     def __iter__(self) -> NoReturn:
-        raise TypeError(
-            "a shared response is not iterable: subscribe to it, or iterate asynchronously over "
-            "to_async_iterator(shared)"
-        )
+        raise TypeError(_NOT_ITERABLE)
+
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(_NOT_ITERABLE)
 
 
 def share_response(

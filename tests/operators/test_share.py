@@ -1005,3 +1005,10 @@ def test_memory_grows_with_the_text(subscriber: Subscribers) -> None:
     assert after - before < 12 * len(text) + 2_000_000
     [whole] = subscriber().to(shared).values
     assert whole.text == "a" + text
+
+
+async def test_iterating_over_it_asynchronously_says_how() -> None:
+    """``async for`` is refused with what to write instead, as ``for`` is."""
+    with pytest.raises(TypeError, match="to_async_iterator"):
+        async for _ in rx.never().pipe(rxc.share_response()):  # type: ignore[attr-defined]
+            pass
