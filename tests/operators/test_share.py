@@ -1009,6 +1009,8 @@ def test_memory_grows_with_the_text(subscriber: Subscribers) -> None:
 
 async def test_iterating_over_it_asynchronously_says_how() -> None:
     """``async for`` is refused with what to write instead, as ``for`` is."""
+    tap, shared = shared_tap()
     with pytest.raises(TypeError, match="to_async_iterator"):
-        async for _ in rx.never().pipe(rxc.share_response()):  # type: ignore[attr-defined]
+        async for _ in shared:  # type: ignore[attr-defined]
             pass
+    assert tap.subscriptions == 0
