@@ -206,6 +206,8 @@ async def _bring(
     while batch := await batches.next_batch():
         if subscription.halted:  # since it began to wait for the batch
             await subscription.resumed()
+            if subscription.disposed:
+                return None
         for value in batch:
             try:
                 observer.on_next(value)

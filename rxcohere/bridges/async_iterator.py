@@ -14,7 +14,11 @@ T = TypeVar("T")
 
 
 class ObservableIterator(AsyncIterator[T], Generic[T]):
-    """The values of one subscription, which is made when the first one is asked for."""
+    """The values of one subscription, which is made when the first one is asked for.
+
+    It has one reader at a time, like any asynchronous generator: asking for a value, or closing it,
+    while another task waits for one raises `RuntimeError`.
+    """
 
     def __init__(self, source: Observable[T], handover: Handover[T]) -> None:
         self._handover = handover

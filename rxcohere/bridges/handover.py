@@ -58,7 +58,7 @@ class Handover(abc.ObserverBase[T], Generic[T]):
             "drop_oldest": self._drop_oldest,
             "drop_newest": self._drop_newest,
         }
-        if overflow not in policies:
+        if not isinstance(overflow, str) or overflow not in policies:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(
                 f"expected overflow to be one of {', '.join(policies)}; got {overflow!r}"
             )

@@ -232,7 +232,7 @@ async def test_an_impossible_max_pending_is_refused_at_the_call(max_pending: Any
     assert repr(max_pending) in str(caught.value)
 
 
-@pytest.mark.parametrize("overflow", ["", "PAUSE", "drop", None, 0])
+@pytest.mark.parametrize("overflow", ["", "PAUSE", "drop", None, 0, []])
 async def test_an_unknown_policy_is_refused_at_the_call(overflow: Any) -> None:
     """`ConfigurationError` lists the policies that there are."""
     with pytest.raises(ConfigurationError, match=", ".join(POLICIES)) as caught:
