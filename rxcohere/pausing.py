@@ -37,11 +37,14 @@ class Gate:
     Attributes:
         closed: the sources are waiting, or will do so before they bring the next value.
         reached: a source that can wait has entered. It may have ended meanwhile.
+        given_up: one of them will wait no more, but bring all it still has.
     """
 
     def __init__(self) -> None:
         self.closed = False
         self.reached = False
+        self.given_up = False
+        self._retired = False
         self._sources: set[Pausable] = set()
         # The collector may run, and dispose of a source, while the lock is held.
         self._lock = threading.RLock()
@@ -59,10 +62,23 @@ class Gate:
         with self._lock:
             self._sources.discard(source)
 
+    def give_up(self, source: Pausable) -> None:
+        """Has a source go on that can wait no longer."""
+        with self._lock:
+            self.given_up = True
+            self._sources.discard(source)
+            source.resume()
+
+    def retire(self) -> None:
+        """Has the sources go on for good: there may be others who want to hear them."""
+        with self._lock:
+            self._retired = True
+        self.open()
+
     def close(self) -> None:
         """Has the sources wait."""
         with self._lock:
-            if not self.closed:
+            if not (self.closed or self._retired):
                 self.closed = True
                 for source in list(self._sources):
                     source.pause()

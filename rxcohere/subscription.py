@@ -130,8 +130,8 @@ class TaskSubscription(abc.DisposableBase):
 
     def release(self) -> None:
         """Has the work go on, and wait for nobody any more. Any thread may call it."""
-        self._leave_gate()
-        self.resume()
+        if self.gate is not None:
+            self.gate.give_up(self)
 
     async def resumed(self) -> None:
         """Waits until it is not paused. Only the work itself may do so."""

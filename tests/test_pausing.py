@@ -753,3 +753,78 @@ def test_a_gate_is_current_inside_its_block_alone() -> None:
             raise LookupError
         assert current_gate() is outer
     assert current_gate() is None
+
+
+# Whoever outlives the consumer -------------------------------------------------------------------
+
+
+async def test_a_source_that_outlives_its_slow_reader_goes_on(subscriber: Subscribers) -> None:
+    """Behind a stock share, one who leaves while the source waits for it lets the others hear."""
+    async with served() as (server, co):
+        hot = co.chat_stream(**ASK).pipe(ops.share())
+        stuck = to_async_iterator(hot, max_pending=1)
+        first = await anext(stuck)
+        other = subscriber().to(hot)
+        await stuck.aclose()
+        await other.end()
+        assert other.completed
+        assert first not in other.values
+        assert text_of(other.values) == WORDS
+        assert len(server.requests) == 1
+
+
+async def test_closing_a_client_hands_over_all_that_arrived() -> None:
+    """However many fragments had arrived for a slow reader, it gets them, then the verdict."""
+    async with served([Stall(after_events=COUNT - 3)]) as (_, co):
+        texts = to_async_iterator(co.chat_stream(**ASK).text(), max_pending=4)
+        taken = [await anext(texts)]
+        await Counter().stands_still()  # by then all of it has arrived
+        await co.aclose()
+        with pytest.raises(StreamCancelledError) as caught:
+            async for text in texts:
+                taken += [text]
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "".join(taken)
+        assert len(taken) > 1_000 + 4
+
+
+async def test_sources_wait_also_when_subscribed_to_inside_a_trampoline() -> None:
+    """In the on_next of a synchronous source, ``concat`` is subscribed to later, but waits too."""
+    counter = Counter()
+    async with served() as (_, co):
+        stream = co.chat_stream(**ASK).text().pipe(ops.do_action(counter._add))
+        stuck = asyncio.Event()
+        handled: list[str] = []
+        ended = asyncio.get_running_loop().create_future()
+
+        async def handle(text: str) -> None:
+            await stuck.wait()
+            handled.append(text)
+
+        def subscribe(_: int) -> None:
+            both = rx.concat(stream, stream)
+            done = lambda: ended.set_result(None)  # noqa: E731
+            subscribe_async(both, handle, ended.set_exception, done, max_pending=FEW)
+
+        rx.of(1).subscribe(subscribe)
+        assert await counter.stands_still() <= FEW + 1
+        stuck.set()
+        await ended
+        assert "".join(handled) == WORDS * 2
+
+
+async def test_a_paused_stream_past_its_total_limit_gives_up_its_slot() -> None:
+    """The connection is gone, so somebody else may have one, before the slow reader notices."""
+    options = {
+        "timeouts": Timeouts(connect=HANG, first_event=HANG, total=0.3),
+        "max_connections": 1,
+    }
+    async with served([Stall(after_events=COUNT - 3, times=1)], **options) as (server, co):
+        stuck = to_async_iterator(co.chat_stream(**ASK), max_pending=1)
+        await anext(stuck)
+        await server.until(was_aborted)
+        response = await co.chat_stream(**ASK, request_options={"timeouts": LIMITS}).response()
+        assert response.text == WORDS
+        with pytest.raises(StreamTimeoutError):
+            async for _ in stuck:
+                pass

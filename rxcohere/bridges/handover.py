@@ -93,12 +93,20 @@ class Handover(abc.ObserverBase[T], Generic[T]):
                 # So that a source that brings all it has at once does so when it can be stopped.
                 trampoline.schedule(subscribe)
             else:
-                subscribe()
+                # Later, or somebody else's trampoline would go on with it when the gate is gone.
+                self._loop.call_soon(self._or_fail, subscribe)
         return self
+
+    def _or_fail(self, subscribe: Callable[[], None]) -> None:
+        try:
+            subscribe()
+        except Exception as error:
+            self.on_error(error)
 
     def close(self) -> None:
         """Disposes of the subscription. May be called from any thread."""
         self._subscription.dispose()
+        self._gate.retire()
 
     # The source's side ---------------------------------------------------------------------------
 
@@ -135,7 +143,8 @@ class Handover(abc.ObserverBase[T], Generic[T]):
         room = self._max_pending
         if self._gate.reached:
             room += max(room, _UNDER_WAY)
-        if self._merged is None and len(self._pending) < room:
+        has_room = len(self._pending) < room or self._gate.given_up
+        if self._merged is None and has_room:
             self._pending.append(value)
         elif isinstance(value, EVENT_TYPES):
             self._merge(value)

@@ -69,6 +69,53 @@ def _clock_of(
     return stop
 
 
+class _QueuedHistory:
+    """Brings the history when its turn comes, or somewhere else if it never does.
+
+    An exception that leaves a trampoline, be it of somebody else's making, drops what is queued.
+    """
+
+    def __init__(self, bring: Callable[[], None]) -> None:
+        self._bring: Callable[[], None] | None = bring
+
+    def __call__(self, *_: object) -> None:
+        bring, self._bring = self._bring, None
+        if bring is not None:
+            bring()
+
+    def __del__(self) -> None:
+        bring, loop = self._bring, running_loop()
+        if bring is None:
+            return
+        if loop is not None:
+            loop.call_soon(bring)
+        else:
+            threading.Thread(target=bring, daemon=True).start()
+
+
+def _bring_soon(
+    subscriber: Subscriber,
+    history: list[ChatEvent],
+    scheduler: abc.SchedulerBase | None,
+    home: asyncio.AbstractEventLoop | None,
+) -> None:
+    """Brings a subscriber the history, as stock sources bring what they have.
+
+    That is on the scheduler of the subscription, else on this thread; in any case after the whole
+    chain is subscribed, so that whatever the history makes of the chain can dispose of it.
+    """
+
+    def bring(*_: object) -> None:
+        subscriber.bring(history)
+
+    if home is not None:
+        home.call_soon(bring)
+    elif scheduler is None or isinstance(scheduler, AsyncIOScheduler):
+        CurrentThreadScheduler.singleton().schedule(_QueuedHistory(bring))
+    else:
+        scheduler.schedule(bring)
+
+
 class SharedResponse:
     """One response: its history, its verdict, and its subscribers.
 
@@ -122,12 +169,7 @@ class SharedResponse:
             self._connect(scheduler if home is None else None)
             return subscriber
 
-        def bring(*_: object) -> None:
-            subscriber.bring(history)
-
-        # As stock sources do it: on this thread, but after the whole chain is subscribed, so that
-        # whatever the history makes of the chain can dispose of this subscription.
-        CurrentThreadScheduler.singleton().schedule(bring)
+        _bring_soon(subscriber, history, scheduler, home)
         return subscriber
 
     def leave(self, subscriber: Subscriber) -> None:

@@ -89,6 +89,7 @@ class Exchange(ABC, Generic[T]):
             self._opening.reschedule(asyncio.get_running_loop().time())
         elif self._response is not None and not self._response.closed:
             self._response.close()  # which wakes the reader
+            self._transport.free_slot(self)  # the reader may be waiting for its consumer
 
     def _own(self, error: StreamError) -> StreamError:
         """The verdict on a broken body: our own, if it was we who broke it."""

@@ -1014,3 +1014,48 @@ async def test_iterating_over_it_asynchronously_says_how() -> None:
         async for _ in shared:  # type: ignore[attr-defined]
             pass
     assert tap.subscriptions == 0
+
+
+def test_running_inside_the_on_next_of_a_synchronous_source() -> None:
+    """``run()`` there gets the history, as it would that of a stock source."""
+    tap, shared = shared_tap()
+    shared.subscribe(nothing)
+    tap.say("abc")
+    tap.complete()
+    texts: list[str] = []
+    reactivex.of(1).subscribe(lambda _: texts.append(shared.pipe(rxc.collect_text()).run()))
+    assert texts == ["abc"]
+
+
+@pytest.mark.parametrize("where", ["a plain thread", "a loop"])
+def test_a_latecomer_survives_the_failure_of_whoever_brought_it(
+    where: str, subscriber: Subscribers
+) -> None:
+    """If the on_next in which it subscribed raises, what was queued for it still comes."""
+    tap, shared = shared_tap(math.inf)
+    shared.subscribe(nothing)
+    tap.say("abc")
+    late = subscriber()
+
+    def bring_along(_: int) -> None:
+        late.to(shared)
+        raise Boom
+
+    def fail() -> None:
+        with pytest.raises(Boom):
+            reactivex.of(1).subscribe(bring_along)
+
+    async def on_a_loop() -> None:
+        fail()
+        await asyncio.sleep(0)
+
+    arrived = late.arrived(1)
+    if where == "a loop":
+        asyncio.run(on_a_loop())
+    else:
+        fail()
+    arrived.result(HANG)
+    tap.say("d")
+    tap.complete()
+    late.wait_for_end()
+    assert seen(late) == ("abcd", "|")
