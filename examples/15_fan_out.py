@@ -36,7 +36,8 @@ def send_to(socket: WebSocket, answer: Observable[ChatEvent]) -> asyncio.Future[
         sent.set_result(None)
 
     # A slow socket slows nobody down: what it has not taken yet is merged.
-    subscribe_async(answer, send, sent.set_exception, end, max_pending=4)
+    sending = subscribe_async(answer, send, sent.set_exception, end, max_pending=4)
+    sent.add_done_callback(lambda _: sending.dispose())  # also when nobody waits for it any more
     return sent
 
 

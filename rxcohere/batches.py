@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future
 from typing import Generic, Protocol, TypeVar
 
-from rxcohere.errors import StreamCancelledError, StreamTimeoutError
+from rxcohere.errors import StreamCancelledError
 from rxcohere.response import ChatResponse
 from rxcohere.runtime import refuse_to_block, schedule, submit
 
@@ -71,9 +71,9 @@ class RemoteBatches(Generic[T]):
             while True:
                 try:
                     return future.result(1)
-                except StreamTimeoutError:
-                    raise
                 except TimeoutError:
+                    if future.done():  # in the meantime, or it is what the batches raised
+                        return future.result()
                     if self._loop.is_closed():  # by somebody who did not let it finish things off
                         future.cancel()
         except FutureCancelledError:

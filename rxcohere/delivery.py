@@ -40,9 +40,10 @@ def tell(callback: Callable[..., None], *arguments: object) -> None:
 
 
 def is_interruption(problem: BaseException) -> bool:
-    """Whether it is no failure of the subscriber that raised it.
+    """Whether a subscriber raised this because it is being stopped, not because it failed.
 
-    But the end of its task, which is being cancelled, or of the program, told to its main thread.
+    That is the cancellation of the task that runs here, or, in the main thread, the end of the
+    program.
     """
     if isinstance(problem, asyncio.CancelledError):
         task = asyncio.current_task() if running_loop() else None

@@ -6,6 +6,8 @@
     ├── ConfigurationError (ValueError)      bad argument or missing key; raised at the call
     ├── BlockingCallError (RuntimeError)     a blocking call inside a running event loop
     ├── ToolArgumentsError (ValueError)      a tool call whose arguments are not a JSON object
+    ├── StreamExistsError (ValueError)       a journal has a stream of that id already
+    ├── StreamNotFoundError (LookupError)    a journal has no stream of that id
     ├── ApiError                             the server answered with a status other than 2xx
     │   ├── BadRequestError 400              ├── InvalidTokenError 498
     │   ├── UnauthorizedError 401            ├── ClientClosedRequestError 499
@@ -21,7 +23,9 @@
         ├── StreamTruncatedError             the end, or ``[DONE]``, came before ``message-end``
         ├── StreamTimeoutError (TimeoutError)
         ├── GenerationError                  ``finish_reason`` is ERROR or TIMEOUT
-        ├── StreamCancelledError             the client or its loop was closed under a live stream
+        ├── StreamCancelledError             the client or its loop was closed under a live stream,
+        │                                    or a stream that many share was given up
+        ├── StreamAbandonedError             the producer of a journal's stream died
         └── BufferOverflowError              a bounded hand-over overflowed
 
 `ConfigurationError` and `BlockingCallError` are raised at the call wherever there is one that can
@@ -69,6 +73,14 @@ class ToolArgumentsError(RxCohereError, ValueError):
     def __init__(self, message: str, raw: str = "") -> None:
         super().__init__(message, raw)
         self.raw = raw
+
+
+class StreamExistsError(RxCohereError, ValueError):
+    """There is a stream of that id in the journal already."""
+
+
+class StreamNotFoundError(RxCohereError, LookupError):
+    """There is no stream of that id in the journal, or not any more."""
 
 
 class ApiError(RxCohereError):
@@ -274,8 +286,18 @@ class GenerationError(StreamError):
 
 
 class StreamCancelledError(StreamError):
-    """The client, or the event loop under it, was closed while the stream was live."""
+    """The client, or the event loop under it, was closed while the stream was live.
+
+    Or a stream that several share was given up: the last subscriber had left, or it was aborted.
+    """
+
+
+class StreamAbandonedError(StreamError):
+    """The producer of a stream in a journal has let its lease run out: it died, or hangs."""
 
 
 class BufferOverflowError(StreamError):
-    """A bounded hand-over to a slower consumer was full."""
+    """A bounded hand-over to a slower consumer was full.
+
+    ``partial`` is None: what is handed over may be anything.
+    """

@@ -10,7 +10,7 @@ import reactivex as rx
 from reactivex import Observable, abc
 
 from rxcohere.batches import Batches, RemoteBatches, values_of
-from rxcohere.delivery import loop_asked_for
+from rxcohere.delivery import loop_asked_for, tell
 from rxcohere.errors import StreamCancelledError
 from rxcohere.events import ChatEvent, MessageEnd
 from rxcohere.folds import (
@@ -125,7 +125,8 @@ def _subscribe(
 
     def if_lost() -> None:
         if not subscription.disposed:
-            observer.on_error(StreamCancelledError("the event loop of the client was closed"))
+            error = StreamCancelledError("the event loop of the client was closed")
+            tell(observer.on_error, error)
 
     subscription.start(work, transport.at_work, if_lost)
     return subscription
@@ -180,7 +181,8 @@ class ChatStream(RequestStream[ChatEvent]):
     It ends exactly once: it completes after ``message-end``, or fails with one typed error that
     carries, as ``.partial``, the response as far as it came.
 
-    The shortcuts are streams of the same kind: to subscribe to, to iterate over or to ``await``.
+    The shortcuts, but for `share_response`, are streams of the same kind: to subscribe to, to
+    iterate over or to ``await``.
     """
 
     def text(self) -> RequestStream[str]:

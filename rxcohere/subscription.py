@@ -212,7 +212,7 @@ async def _bring(
             try:
                 observer.on_next(value)
             except BaseException as problem:
-                return raised(problem, subscription)
+                return error_to_tell(problem, subscription)
             if subscription.halted:
                 await subscription.resumed()
                 if subscription.disposed:
@@ -220,7 +220,7 @@ async def _bring(
     return None
 
 
-def raised(problem: BaseException, subscription: TaskSubscription) -> Exception | None:
+def error_to_tell(problem: BaseException, subscription: TaskSubscription) -> Exception | None:
     """What the observer has to be told of its own ``on_next``; reported if it cannot be told."""
     error = as_error(problem)
     if not subscription.disposed:

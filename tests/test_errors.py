@@ -17,8 +17,11 @@ from rxcohere.errors import (
     EventDecodeError,
     GenerationError,
     RxCohereError,
+    StreamAbandonedError,
     StreamCancelledError,
     StreamError,
+    StreamExistsError,
+    StreamNotFoundError,
     StreamTimeoutError,
     StreamTruncatedError,
     ToolArgumentsError,
@@ -52,6 +55,7 @@ STREAM_ERRORS = (
     StreamTimeoutError,
     GenerationError,
     StreamCancelledError,
+    StreamAbandonedError,
     BufferOverflowError,
 )
 
@@ -73,6 +77,9 @@ SAMPLES: list[RxCohereError] = [
     GenerationError("TIMEOUT"),
     StreamCancelledError("the client was closed"),
     BufferOverflowError("256 events wait"),
+    StreamAbandonedError("the producer died"),
+    StreamExistsError("there is one already"),
+    StreamNotFoundError("there is none"),
 ]
 
 

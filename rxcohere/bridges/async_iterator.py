@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from reactivex import Observable
 
 from rxcohere.batches import values_of
-from rxcohere.bridges.handover import Handover, Overflow
+from rxcohere.bridges.handover import Handover, Overflow, check_observable
 
 T = TypeVar("T")
 
@@ -75,8 +75,10 @@ def to_async_iterator(
         overflow: what happens to more; ``"pause"`` by default.
 
     Raises:
-        ConfigurationError: at the call, for a policy that there is not, or ``max_pending`` below 1;
-            while iterating, if ``"merge"`` meets a value that is no `ChatEvent`.
+        ConfigurationError: at the call, for what is no observable, a policy that there is not, or
+            ``max_pending`` below 1; while iterating, if ``"merge"`` meets a value that is no
+            `ChatEvent`.
         BufferOverflowError: while iterating, as said above. It has no ``partial``.
     """
+    check_observable(observable)
     return ObservableIterator(observable, Handover(max_pending, overflow))

@@ -11,17 +11,17 @@ from reactivex import Observable, abc
 from reactivex.observer import Observer
 
 from rxcohere.batches import loop_closed
-from rxcohere.bridges.handover import Handover, Overflow
+from rxcohere.bridges.handover import Handover, Overflow, check_observable
 from rxcohere.delivery import tell
 from rxcohere.errors import ConfigurationError
 from rxcohere.pausing import subscribing_through
 from rxcohere.runtime import Work, running_loop
-from rxcohere.subscription import TaskSubscription, give_verdict, raised
+from rxcohere.subscription import TaskSubscription, error_to_tell, give_verdict
 
 T = TypeVar("T")
 
 _running: set[Work] = set()
-"""What nobody else may be holding."""
+"""Subscriptions at work, held here so that the collector does not take them."""
 
 
 class AsyncSubscription(abc.DisposableBase):
@@ -77,11 +77,14 @@ def subscribe_async(
             nothing to await.
         BufferOverflowError: through ``on_error``. It has no ``partial``.
     """
+    check_observable(observable)
+    if not callable(on_next):
+        raise ConfigurationError(f"expected on_next to be an async function, got {on_next!r}")
     for callback in (on_error, on_completed):
         if inspect.iscoroutinefunction(callback):
             raise ConfigurationError(
                 "subscribe_async awaits on_next only: on_error and on_completed are plain "
-                f"functions, and {callback.__name__} is an async def"
+                f"functions, and {getattr(callback, '__name__', callback)} is an async def"
             )
     handover = Handover[T](max_pending, overflow)
     loop = running_loop()
@@ -115,14 +118,15 @@ async def _bring(
         for value in batch:
             try:
                 awaitable = on_next(value)
-                if awaitable is None:  # pyright: ignore[reportUnnecessaryComparison]
+                if not inspect.isawaitable(awaitable):  # pyright: ignore[reportUnnecessaryComparison]
                     raise ConfigurationError(
-                        "subscribe_async awaits what on_next returns, and it returned None: give "
-                        "it an async def, or subscribe with observable.subscribe"
+                        f"subscribe_async awaits what on_next returns, and it returned "
+                        f"{awaitable!r}: give it an async def, or subscribe with "
+                        "observable.subscribe"
                     )
                 await awaitable
             except BaseException as problem:
-                return raised(problem, subscription)
+                return error_to_tell(problem, subscription)
             if subscription.disposed:
                 return None
             if subscription.task is not None and subscription.task.cancelling():

@@ -1,7 +1,7 @@
 """A bounded buffer between an observable, on whatever thread, and one task that takes its values.
 
-The source's side puts in and the task's side takes out, each of them one value at a time, so that
-the deque between them needs no lock. Only what overflows and is merged has one.
+Each side works on the deque between them with single appends and pops, which are atomic, so that it
+needs no lock. Only what overflows and is merged has one.
 """
 
 from __future__ import annotations
@@ -32,6 +32,16 @@ Overflow: TypeAlias = Literal["pause", "merge", "error", "drop_oldest", "drop_ne
 _UNDER_WAY = 1000
 """Values that may still come, at least, once the sources are paused: what an operator makes of the
 one value that filled the buffer, or what a ``delay`` still holds."""
+
+
+def check_observable(observable: object) -> None:
+    """Refuses what is no observable before anything is done with it.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not isinstance(observable, Observable):
+        raise ConfigurationError(f"expected an Observable, got {observable!r:.80}")
 
 
 class Handover(abc.ObserverBase[T], Generic[T]):
@@ -161,7 +171,9 @@ class Handover(abc.ObserverBase[T], Generic[T]):
         self.dropped += 1
         waiting = len(self._pending)
         problem = f"{waiting} values were waiting, and there was no room for another"
-        if self._overflow == "pause":
+        if self._overflow == "pause" and self._gate.reached:
+            problem += ": their source is paused, and what it had under way is too much"
+        elif self._overflow == "pause":
             problem += ": their source cannot be paused, and only events can be merged"
         self._fail(
             BufferOverflowError(

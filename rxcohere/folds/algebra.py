@@ -119,6 +119,10 @@ class Compactor:
         self._run = TextBuffer()
         self.extend(events)
 
+    def __len__(self) -> int:
+        """How many events it holds, merged."""
+        return len(self._events) + (self._key is not None)
+
     def push(self, event: ChatEvent) -> int | None:
         """Adds an event at the end.
 

@@ -1,10 +1,11 @@
 """One response and everybody who listens to it: what `share_response` stands on.
 
-The source brings its events on whatever thread it likes, one at a time. Per event there is no lock,
-but for those who want it on another loop: it is put down, and handed to all who listen. Whoever
-joins takes the lock, says that there is a change, and only then looks at what has come so far. An
-event that arrives at that moment may be both in the history and on its way, so events are counted,
-and the double is dropped.
+The source brings its events on whatever thread it likes, one at a time: an event is put down, then
+handed to all who listen. There is no lock per event, but for those who ``await`` (their own, hardly
+ever contended), and for one event in 32, when those put down are compacted. Whoever joins takes the
+lock, says that there is a change, and only then looks at what has come so far. An event that
+arrives at that moment may be both in the history and on its way, so events are counted, and the
+double is dropped.
 
 Whoever leaves asks to be let go, and whoever holds the lock next, or is just about to give it back,
 does it. For the garbage collector, which runs at any moment, may dispose of a subscription while
@@ -51,20 +52,12 @@ def _clock_of(
     """
     end = LoopEnd.of(loop).cancel_at_end(Future[None]())
     end.add_done_callback(lambda end: give_up() if end.cancelled() else None)
-
-    def stop_watching() -> None:
-        with suppress(InvalidStateError):  # it has ended
-            end.set_result(None)
-
-    def strike(*_: object) -> None:
-        stop_watching()
-        give_up()
-
-    clock = AsyncIOScheduler(loop).schedule_relative(seconds, strike)
+    timer = loop.call_later(seconds, end.cancel)
 
     def stop() -> None:
-        stop_watching()
-        schedule(clock.dispose, loop)
+        with suppress(InvalidStateError):  # it has struck, or the loop has ended
+            end.set_result(None)
+        schedule(timer.cancel, loop)
 
     return stop
 
@@ -152,7 +145,7 @@ class SharedResponse:
     def subscribe(
         self, observer: abc.ObserverBase[ChatEvent], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
-        """Adds a subscriber. The first one connects, a later one hears the history, right here."""
+        """Adds a subscriber. The first one connects, a later one is brought the history."""
         home = loop_asked_for(scheduler)
         with self._exclusively():
             self._changed = True  # before the count, or an event between them would be missed
@@ -167,9 +160,8 @@ class SharedResponse:
         if connects:
             subscriber.bring([])
             self._connect(scheduler if home is None else None)
-            return subscriber
-
-        _bring_soon(subscriber, history, scheduler, home)
+        else:
+            _bring_soon(subscriber, history, scheduler, home)
         return subscriber
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -179,9 +171,13 @@ class SharedResponse:
 
     def _connect(self, scheduler: abc.SchedulerBase | None) -> None:
         with subscribing_through(None):  # no single subscriber may pause what all have in common
-            self._connection.disposable = self._source.subscribe(
-                self._on_next, self._end, lambda: self._end(None), scheduler=scheduler
-            )
+            try:
+                self._connection.disposable = self._source.subscribe(
+                    self._on_next, self._end, lambda: self._end(None), scheduler=scheduler
+                )
+            except BaseException:  # an interruption; anything else came through on_error
+                self._end(StreamCancelledError("the request was interrupted before it was sent"))
+                raise
 
     @contextmanager
     def _exclusively(self) -> Generator[None, None, None]:
@@ -227,7 +223,7 @@ class SharedResponse:
                 subscriber.on_next(self._event)
             except BaseException as problem:
                 if is_interruption(problem):
-                    interruption = problem  # once everybody has heard
+                    interruption = problem  # passes once everybody has heard
                 else:
                     subscriber.fail(problem)
         if interruption is not None:

@@ -52,8 +52,10 @@ def share_response(
     has not taken yet, and lose nothing.
 
     Live events come where the source brings them: for a `ChatStream`, on its client's loop. The
-    history comes on the subscriber's own thread, inside ``subscribe``. An ``await`` gets both on
-    its own loop. Memory grows with the message, not with the number of events.
+    history comes inside ``subscribe``, on the subscriber's own thread; on its scheduler, if it
+    passes one; and inside the ``on_next`` of a stock source such as ``of``, once that source has
+    had its turn. An ``await`` gets both on its own loop. Memory grows with the message, not with
+    the number of events.
 
     Args:
         linger: seconds for which the request goes on without a subscriber; by default it is given

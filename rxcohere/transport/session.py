@@ -247,13 +247,14 @@ class Transport:
         resources, self._resources = self._resources, None
         for exchange in list(resources.live) if resources is not None else ():
             exchange.cancel("the client was closed under a live stream")
-        tasks = {work.task for work in list(self.at_work) if work.task is not None}
-        for work in list(self.at_work):
+        at_work = list(self.at_work)
+        for work in at_work:
             work.release()  # what it still has is handed over, however slow the consumer
         # Not those of other loops, which only wait for what this one hands over.
         here, own = asyncio.get_running_loop(), asyncio.current_task()
+        tasks = {work.task for work in at_work} - {None, own}
         try:
-            if tasks := {task for task in tasks if task.get_loop() is here and task is not own}:
+            if tasks := {task for task in tasks if task is not None and task.get_loop() is here}:
                 await asyncio.wait(tasks)
         finally:
             if resources is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -851,3 +852,37 @@ async def test_a_terminal_callback_that_is_asynchronous_is_refused(name: str) ->
     with pytest.raises(ConfigurationError, match="close is an async def"):
         subscribe_async(source, handle, **callbacks)
     assert subscribed == []
+
+
+async def test_a_terminal_callback_without_a_name_is_refused_as_well() -> None:
+    """A partial of an async def would be awaited by nobody either."""
+
+    async def close(*_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(ConfigurationError, match="is an async def"):
+        subscribe_async(rx.never(), close, functools.partial(close))
+
+
+@pytest.mark.parametrize("returned", [None, 5, "text"])
+async def test_a_handler_that_gives_nothing_to_await_is_told_what_it_gave(returned: Any) -> None:
+    """The error names the value, which says what the handler may have been taken for."""
+    errors: list[Exception] = []
+    handler: Any = lambda _: returned  # noqa: E731
+    subscribe_async(rx.of(1), handler, errors.append)
+    await some_turns()
+    (error,) = errors
+    assert type(error) is ConfigurationError
+    assert repr(returned) in str(error)
+
+
+async def test_what_is_no_observable_or_no_function_is_refused_at_the_call() -> None:
+    """Nothing is subscribed to, and no value is taken."""
+    wrong: Any = [1]
+    nothing: Any = None
+    with pytest.raises(ConfigurationError, match="expected an Observable"):
+        subscribe_async(wrong, print)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="expected an Observable"):
+        to_async_iterator(wrong)
+    with pytest.raises(ConfigurationError, match="on_next"):
+        subscribe_async(rx.of(1), nothing)

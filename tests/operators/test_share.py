@@ -1059,3 +1059,16 @@ def test_a_latecomer_survives_the_failure_of_whoever_brought_it(
     tap.complete()
     late.wait_for_end()
     assert seen(late) == ("abcd", "|")
+
+
+def test_an_interruption_of_the_first_subscription_is_its_end(subscriber: Subscribers) -> None:
+    """If Ctrl-C comes before the source is subscribed to, latecomers do not wait for ever."""
+
+    def interrupt(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    shared = Observable[ChatEvent](interrupt).pipe(rxc.share_response())
+    with pytest.raises(KeyboardInterrupt):
+        shared.subscribe(nothing, nothing)
+    late = subscriber().to(shared)
+    assert type(late.error) is StreamCancelledError
