@@ -32,6 +32,7 @@ SHOWS = {
         "296 characters,  0 dropped, complete\n       error:",
         "overflow",
     ],
+    "18_journal": ["|", "word by word.", "the reader has read enough: Reactive"],
     "17_typing": ["> What is\nReactive", "> What is reactive programming?\nReactive", "by word."],
 }
 

@@ -1,0 +1,212 @@
+"""The producer's side: a stream is written into a journal, whoever reads it there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from reactivex import Observable, abc
+
+from rxcohere.bridges.journal.entries import Verdict
+from rxcohere.bridges.journal.journal import Journal, check_stream_id
+from rxcohere.errors import (
+    ConfigurationError,
+    StreamAbandonedError,
+    StreamCancelledError,
+    StreamError,
+)
+from rxcohere.events import ChatEvent
+from rxcohere.folds import Compactor, ResponseFold
+from rxcohere.pausing import subscribing_through
+from rxcohere.response import ChatResponse
+from rxcohere.runtime import schedule
+
+
+class _EventBatches(abc.ObserverBase[ChatEvent]):
+    """Takes what a stream brings, on whatever thread, and gives it out in batches.
+
+    The first event comes at once; then a batch comes when so many seconds have passed since the one
+    before, or so many events have come.
+    """
+
+    def __init__(self, seconds: float, max_events: int) -> None:
+        self._seconds = seconds
+        self._max_events = max_events
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._events = Compactor()
+        self._count = 0
+        self._not_before = 0.0
+        self._changed = asyncio.Event()
+        self.ended = False
+        self.error: Exception | None = None
+
+    def on_next(self, value: ChatEvent) -> None:
+        """Takes an event in, unless it has ended: by an abort, that is."""
+        with self._lock:
+            if self.ended:
+                return
+            self._events.push(value)
+            self._count += 1
+            count = self._count
+        if count in (1, self._max_events):
+            schedule(self._changed.set, self._loop)
+
+    def on_error(self, error: Exception) -> None:
+        """Ends it with an error, after what came before."""
+        with self._lock:
+            if not self.ended:
+                self.error = error
+        self.on_completed()
+
+    def on_completed(self) -> None:
+        """Ends it, after what came before."""
+        with self._lock:
+            self.ended = True
+        schedule(self._changed.set, self._loop)
+
+    async def next_batch(self) -> list[ChatEvent]:
+        """The next events, merged as far as they can be; an empty list at the end."""
+        await self._until(lambda: self._count > 0 or self.ended)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._not_before):
+                await self._until(lambda: self._count >= self._max_events or self.ended)
+        self._not_before = self._loop.time() + self._seconds
+        with self._lock:
+            self._count = 0
+            return self._events.drain()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            if not condition():
+                await self._changed.wait()
+
+
+class _Publication:
+    """A stream on its way into a journal."""
+
+    def __init__(
+        self, journal: Journal, stream_id: str, lease: float, batches: _EventBatches
+    ) -> None:
+        self._journal = journal
+        self._stream_id = stream_id
+        self._lease = lease
+        self._batches = batches
+        self._fold = ResponseFold()
+
+    async def write(self, stream: Observable[ChatEvent]) -> Verdict:
+        """Writes all of it, and how it ended."""
+        with subscribing_through(None):  # whoever may wait for the caller does not read this
+            subscription = stream.subscribe(self._batches)
+        guards = [asyncio.create_task(self._keep_lease()), asyncio.create_task(self._obey())]
+        try:
+            while batch := await self._batches.next_batch():
+                for event in batch:
+                    self._fold.add(event)
+                await self._journal.append(self._stream_id, batch)
+            verdict = self._verdict(self._batches.error)
+        except StreamAbandonedError as error:
+            verdict = self._verdict(error)  # the journal has said so already
+        except asyncio.CancelledError:
+            cancelled = StreamCancelledError("the publication of the stream was cancelled")
+            with suppress(Exception):  # if it cannot be told, the lease will run out
+                await self._journal.close(self._stream_id, self._verdict(cancelled))
+            raise
+        finally:
+            subscription.dispose()
+            for guard in guards:
+                guard.cancel()
+            await asyncio.gather(*guards, return_exceptions=True)
+        # Shielded: who cancels now comes too late, and readers would wait for the lease to run out.
+        await asyncio.shield(self._journal.close(self._stream_id, verdict))
+        return verdict
+
+    def _verdict(self, error: Exception | None) -> Verdict:
+        if isinstance(error, StreamError) and error.partial is None:
+            error.partial = self._partial()
+        return Verdict.of(error)
+
+    def _partial(self) -> ChatResponse | None:
+        return self._fold.response()
+
+    async def _keep_lease(self) -> None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._lease
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            now = loop.time()
+            try:
+                await self._journal.renew(self._stream_id, self._lease)
+            except Exception as error:
+                # A journal that cannot be reached now may be in time.
+                if isinstance(error, StreamAbandonedError) or loop.time() >= ends_at:
+                    self._batches.on_error(error)
+                    return
+            else:
+                ends_at = now + self._lease
+
+    async def _obey(self) -> None:
+        try:
+            reason = await self._journal.abort_requested(self._stream_id)
+        except Exception as error:
+            self._batches.on_error(error)
+        else:
+            self._batches.on_error(StreamCancelledError(reason))
+
+
+async def publish(
+    journal: Journal,
+    stream_id: str,
+    stream: Observable[ChatEvent],
+    *,
+    lease: float = 15.0,
+    batch_seconds: float = 0.05,
+    batch_events: int = 256,
+) -> Verdict:
+    """How the stream ended, once all of it is in the journal.
+
+    Subscribes to the stream, which sends its request, and writes what comes: the first event at
+    once, then what has come in ``batch_seconds``, merged. It depends on no reader, and goes on when
+    none is there; run it in a task of its own. `abort` ends it, from any process, and so does
+    cancelling it. If this process dies, readers get `StreamAbandonedError` when the lease has run
+    out.
+
+    Args:
+        journal: where to write.
+        stream_id: what readers ask for: 1 to 200 of the characters ``A-Za-z0-9_.:-``. Whoever can
+            guess it can read the stream; `new_stream_id` gives one that nobody can.
+        stream: what to write.
+        lease: seconds after which a producer that does not stir counts as dead.
+        batch_seconds: the time between two batches.
+        batch_events: how many events make a batch before that.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+        StreamExistsError: there is a stream of that id.
+        Exception: what the journal raised; the request is given up then.
+    """
+    check_stream_id(stream_id)
+    for name, value in (("lease", lease), ("batch_seconds", batch_seconds)):
+        if not (isinstance(value, (int, float)) and 0 < value < threading.TIMEOUT_MAX):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"expected {name} to be above 0 seconds, got {value!r}")
+    if type(batch_events) is not int or batch_events < 1:
+        raise ConfigurationError(f"expected batch_events to be 1 or more, got {batch_events!r}")
+    await journal.begin(stream_id, lease)
+    batches = _EventBatches(batch_seconds, batch_events)
+    return await _Publication(journal, stream_id, lease, batches).write(stream)
+
+
+async def abort(journal: Journal, stream_id: str, reason: str = "the stream was aborted") -> None:
+    """Has the producer, in whatever process, give its request up.
+
+    Its readers then get `StreamCancelledError` with the reason. A stream that has ended stays as it
+    is.
+
+    Raises:
+        ConfigurationError: the id is none.
+        StreamNotFoundError: there is no such stream.
+    """
+    await journal.request_abort(check_stream_id(stream_id), reason)
