@@ -19,6 +19,10 @@ from rxcohere.runtime import LoopEnd, Work, running_loop, schedule
 T = TypeVar("T")
 
 
+unowned: set[Work] = set()
+"""Holds the work of subscriptions that belong to no client, or the collector might take it."""
+
+
 class TaskSubscription(abc.DisposableBase):
     """A subscription whose work is one task. It may be disposed of, and paused, from any thread.
 

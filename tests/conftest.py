@@ -101,3 +101,16 @@ async def reports() -> AsyncIterator[Reports]:
     loop.set_exception_handler(reports.hear)
     yield reports
     loop.set_exception_handler(None)
+
+
+@pytest.fixture
+async def eager_tasks() -> AsyncIterator[None]:
+    """The running loop starts tasks at once, before ``create_task`` returns."""
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        pytest.skip("this Python has no eager tasks")
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(factory)
+    yield
+    loop.set_task_factory(before)

@@ -11,11 +11,11 @@ import pytest
 import reactivex as rx
 from reactivex import Observable
 from reactivex import operators as ops
-from subscribers import ASK, EVENTS, Subscriber, client_of, served, waiting
+from subscribers import ANSWER, ASK, EVENTS, Subscriber, client_of, served, waiting
 
 from rxcohere import ChatStream, CohereClient, MessageEnd, RxCohereError, StreamCancelledError
 from rxcohere import operators as rxc
-from rxcohere.testing import Cut, Fault, ReplayServer, Stall
+from rxcohere.testing import Cut, Fault, ReplayServer, Stall, Status
 
 Play = Callable[..., Awaitable[None]]
 """Composes and runs it; takes the server, and a client of it on the running loop."""
@@ -43,6 +43,8 @@ COMPOSITIONS: list[Composition] = []
 
 MIDDLE = 5
 CUT = Cut(after_events=MIDDLE)
+CUT_ONCE = Cut(after_events=MIDDLE, times=1)
+REFUSED_ONCE = Status(503, headers={"retry-after": "0"}, times=1)
 STALL_ONCE = Stall(MIDDLE, times=1)
 """The first reply stays in the middle, so that it can be left there; a further one does not."""
 
@@ -156,6 +158,12 @@ async def retry(_: ReplayServer, co: CohereClient) -> None:
     assert len(seen.values) == 3 * MIDDLE  # the text begins anew each time
 
 
+@composition("`stream.pipe(rxc.collect_text(), ops.retry(3))`, one answer cut off", 2, CUT_ONCE)
+async def collect_and_retry(_: ReplayServer, co: CohereClient) -> None:
+    (seen,) = await end(ask(co).pipe(rxc.collect_text(), ops.retry(3)))
+    assert seen.values == [ANSWER]
+
+
 @composition("`stream.pipe(ops.repeat(2))`", 2)
 async def repeat(_: ReplayServer, co: CohereClient) -> None:
     (seen,) = await end(ask(co).pipe(ops.repeat(2)))
@@ -249,6 +257,13 @@ async def share_response_after_an_error(_: ReplayServer, co: CohereClient) -> No
     (first,) = await end(shared)
     (late,) = await end(shared)
     assert late.error is first.error is not None
+
+
+@composition("`stream.share_response()`, the request refused once with 503", 2, REFUSED_ONCE)
+async def share_response_of_a_request_sent_again(_: ReplayServer, co: CohereClient) -> None:
+    shared = ask(co, request_options={"max_retries": 1}).share_response()
+    for seen in await end(shared, shared):
+        assert len(seen.values) == EVENTS
 
 
 @composition("`stream.share_response()`, all leave in the middle and one comes", 1, STALL_ONCE)

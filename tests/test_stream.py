@@ -173,18 +173,10 @@ async def test_switch_map_over_three_prompts_sends_one_request() -> None:
     await switch_over_three_prompts()
 
 
-@pytest.mark.skipif(
-    not hasattr(asyncio, "eager_task_factory"), reason="this Python has no eager tasks"
-)
+@pytest.mark.usefixtures("eager_tasks")
 async def test_switch_map_sends_one_request_under_eager_tasks_too() -> None:
     """A task factory that starts tasks at once does not make the request start at once."""
-    loop = asyncio.get_running_loop()
-    factory = loop.get_task_factory()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    try:
-        await switch_over_three_prompts()
-    finally:
-        loop.set_task_factory(factory)
+    await switch_over_three_prompts()
 
 
 @pytest.mark.parametrize(

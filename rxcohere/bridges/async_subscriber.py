@@ -15,13 +15,10 @@ from rxcohere.bridges.handover import Handover, Overflow, check_observable
 from rxcohere.delivery import tell
 from rxcohere.errors import ConfigurationError
 from rxcohere.pausing import subscribing_through
-from rxcohere.runtime import Work, running_loop
-from rxcohere.subscription import TaskSubscription, error_to_tell, give_verdict
+from rxcohere.runtime import running_loop
+from rxcohere.subscription import TaskSubscription, error_to_tell, give_verdict, unowned
 
 T = TypeVar("T")
-
-_running: set[Work] = set()
-"""Subscriptions at work, held here so that the collector does not take them."""
 
 
 class AsyncSubscription(abc.DisposableBase):
@@ -104,7 +101,7 @@ def subscribe_async(
         tell(observer.on_error, loop_closed(handover))
 
     handover.subscribe_to(observable)
-    task.start(work, _running, if_lost)
+    task.start(work, unowned, if_lost)
     return AsyncSubscription(handover, task)
 
 

@@ -151,7 +151,7 @@ class Subscriber(abc.DisposableBase):
         return self._home is None or running_loop() is self._home
 
     def _bring_home(self) -> None:
-        if self._home is None or running_loop() is self._home:
+        if self._home is None or self._is_home():
             self.bring([])
         elif not schedule(lambda: self.bring([]), self._home):
             self.dispose()  # the loop is closed, and whoever listened there is gone

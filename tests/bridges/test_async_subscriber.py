@@ -185,26 +185,18 @@ async def test_nothing_is_handled_before_the_caller_gives_way() -> None:
     assert (seen.handled, seen.verdicts) == ([1, 2, 3], [None])
 
 
-@pytest.mark.skipif(
-    not hasattr(asyncio, "eager_task_factory"), reason="this Python has no eager tasks"
-)
+@pytest.mark.usefixtures("eager_tasks")
 async def test_nothing_is_handled_early_under_eager_tasks_either() -> None:
     """A task factory that starts tasks at once does not make handlers start inside the call."""
-    loop = asyncio.get_running_loop()
-    factory = loop.get_task_factory()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    try:
-        seen = Handler().to(rx.of(1, 2, 3))
-        assert (seen.begun, seen.verdicts) == ([], [])
-        await seen.end()
-        assert seen.handled == [1, 2, 3]
-        async with served() as (server, co):
-            Handler().to(co.chat_stream(**ASK)).dispose()
-            seen = await Handler().to(co.chat_stream(**ASK)).end()
-            assert text_of(seen.handled) == ANSWER
-            assert len(server.requests) == 1
-    finally:
-        loop.set_task_factory(factory)
+    seen = Handler().to(rx.of(1, 2, 3))
+    assert (seen.begun, seen.verdicts) == ([], [])
+    await seen.end()
+    assert seen.handled == [1, 2, 3]
+    async with served() as (server, co):
+        Handler().to(co.chat_stream(**ASK)).dispose()
+        seen = await Handler().to(co.chat_stream(**ASK)).end()
+        assert text_of(seen.handled) == ANSWER
+        assert len(server.requests) == 1
 
 
 async def test_values_from_another_thread_are_handled_here() -> None:

@@ -16,13 +16,10 @@ from rxcohere.errors import ConfigurationError, StreamError, StreamNotFoundError
 from rxcohere.events import MessageEnd
 from rxcohere.folds import Compactor, ResponseFold
 from rxcohere.response import ChatResponse
-from rxcohere.runtime import Work, running_loop
-from rxcohere.subscription import TaskSubscription, deliver
+from rxcohere.runtime import running_loop
+from rxcohere.subscription import TaskSubscription, deliver, unowned
 
 _LOOK_AGAIN = 0.05  # seconds until one looks again for a stream that is not there yet
-
-_following: set[Work] = set()
-"""Subscriptions at work, held here so that the collector does not take them."""
 
 
 class FollowedBatches:
@@ -170,7 +167,7 @@ def follow(
         def if_lost() -> None:
             tell(observer.on_error, loop_closed(batches))
 
-        subscription.start(work, _following, if_lost)
+        subscription.start(work, unowned, if_lost)
         return subscription
 
     return Observable(subscribe)

@@ -20,7 +20,6 @@ from rxcohere.errors import (
 from rxcohere.events import ChatEvent
 from rxcohere.folds import Compactor, ResponseFold
 from rxcohere.pausing import subscribing_through
-from rxcohere.response import ChatResponse
 from rxcohere.runtime import schedule
 
 
@@ -126,11 +125,8 @@ class _Publication:
 
     def _verdict(self, error: Exception | None) -> Verdict:
         if isinstance(error, StreamError) and error.partial is None:
-            error.partial = self._partial()
+            error.partial = self._fold.response()
         return Verdict.of(error)
-
-    def _partial(self) -> ChatResponse | None:
-        return self._fold.response()
 
     async def _keep_lease(self) -> None:
         loop = asyncio.get_running_loop()
