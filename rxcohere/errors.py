@@ -26,6 +26,7 @@
         ├── StreamCancelledError             the client or its loop was closed under a live stream,
         │                                    or a stream that many share was given up
         ├── StreamAbandonedError             the producer of a journal's stream died
+        ├── JournalError                     a journal cannot be reached, or has lost something
         └── BufferOverflowError              a bounded hand-over overflowed
 
 `ConfigurationError` and `BlockingCallError` are raised at the call wherever there is one that can
@@ -294,6 +295,10 @@ class StreamCancelledError(StreamError):
 
 class StreamAbandonedError(StreamError):
     """The producer of a stream in a journal has let its lease run out: it died, or hangs."""
+
+
+class JournalError(StreamError):
+    """A journal cannot be reached, refuses, or has lost part of a stream; the cause is chained."""
 
 
 class BufferOverflowError(StreamError):

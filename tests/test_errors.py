@@ -16,6 +16,7 @@ from rxcohere.errors import (
     ConnectionFailedError,
     EventDecodeError,
     GenerationError,
+    JournalError,
     RxCohereError,
     StreamAbandonedError,
     StreamCancelledError,
@@ -54,6 +55,7 @@ STREAM_ERRORS = (
     StreamTruncatedError,
     StreamTimeoutError,
     GenerationError,
+    JournalError,
     StreamCancelledError,
     StreamAbandonedError,
     BufferOverflowError,
@@ -78,6 +80,7 @@ SAMPLES: list[RxCohereError] = [
     StreamCancelledError("the client was closed"),
     BufferOverflowError("256 events wait"),
     StreamAbandonedError("the producer died"),
+    JournalError("no route"),
     StreamExistsError("there is one already"),
     StreamNotFoundError("there is none"),
 ]

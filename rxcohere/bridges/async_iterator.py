@@ -61,8 +61,8 @@ def to_async_iterator(
       ``"error"``. Stock ``share`` and ``publish`` know nothing of this: the first to subscribe
       makes the source wait for all.
     - ``"merge"``: deltas that wait are merged with those of the same block; fewer, larger events
-      come out, and no character is lost. The source is not slowed. Only for `ChatEvent`s; bounded
-      by what does not merge, such as citations.
+      come out, and no character is lost. The source is not slowed. Only for `ChatEvent`s and the
+      entries of a journal; bounded by what does not merge, such as citations.
     - ``"error"``: ends with `BufferOverflowError`, after what was waiting.
     - ``"drop_oldest"``, ``"drop_newest"``: one value is lost, the one that waited longest or the
       one that came; `ObservableIterator.dropped` counts them.
@@ -77,7 +77,7 @@ def to_async_iterator(
     Raises:
         ConfigurationError: at the call, for what is no observable, a policy that there is not, or
             ``max_pending`` below 1; while iterating, if ``"merge"`` meets a value that is no
-            `ChatEvent`.
+            `ChatEvent` and no `JournalEntry`.
         BufferOverflowError: while iterating, as said above. It has no ``partial``.
     """
     check_observable(observable)

@@ -17,6 +17,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler
 
+from rxcohere.bridges.journal.entries import EntryCompactor, JournalEntry
 from rxcohere.errors import BufferOverflowError, ConfigurationError
 from rxcohere.events import EVENT_TYPES
 from rxcohere.folds import Compactor
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 Overflow: TypeAlias = Literal["pause", "merge", "error", "drop_oldest", "drop_newest"]
 """What happens to values for which there is no room; see `to_async_iterator`."""
+
+_MERGEABLE = (*EVENT_TYPES, JournalEntry)
 
 _UNDER_WAY = 1000
 """Values that may still come, at least, once the sources are paused: what an operator makes of the
@@ -78,10 +81,12 @@ class Handover(abc.ObserverBase[T], Generic[T]):
         self._max_pending = max_pending
         # The value that fills the buffer closes the gate, so `pause` has to see it.
         self._room = max_pending - 1 if overflow == "pause" else max_pending
-        self._only_events = overflow == "merge"
+        self._only_mergeable = overflow == "merge"
         self._gate = Gate()
         self._pending: deque[T] = deque()
-        self._merged: Compactor | None = None  # what came after all that is pending
+        self._merged: Compactor | EntryCompactor | None = (
+            None  # what came after all that is pending
+        )
         self._merging = threading.Lock()
         self._ended = False
         self._error: Exception | None = None
@@ -122,11 +127,12 @@ class Handover(abc.ObserverBase[T], Generic[T]):
 
     def on_next(self, value: T) -> None:
         """Takes a value in."""
-        if self._only_events and not isinstance(value, EVENT_TYPES):
+        if self._only_mergeable and not isinstance(value, _MERGEABLE):
             self._fail(
                 ConfigurationError(
-                    f"overflow='merge' takes ChatEvents, and a {type(value).__name__} came: hand "
-                    "the events over, and apply the operator to what comes out"
+                    "overflow='merge' takes ChatEvents or JournalEntries, and a "
+                    f"{type(value).__name__} came: hand the events over, and apply the operator to "
+                    "what comes out"
                 )
             )
         elif self._merged is None and len(self._pending) < self._room:
@@ -156,18 +162,22 @@ class Handover(abc.ObserverBase[T], Generic[T]):
         has_room = len(self._pending) < room or self._gate.given_up
         if self._merged is None and has_room:
             self._pending.append(value)
-        elif isinstance(value, EVENT_TYPES):
+        elif isinstance(value, _MERGEABLE):
             self._merge(value)
         else:
             self._refuse(value)
 
     def _merge(self, value: Any) -> None:
+        kind = EntryCompactor if isinstance(value, JournalEntry) else Compactor
         with self._merging:
             if self._merged is None:
-                self._merged = Compactor()
-            self._merged.push(value)
+                self._merged = kind()
+            if type(self._merged) is kind:
+                cast("Any", self._merged).push(value)
+                return
+        self._refuse(value)  # events and entries, mixed
 
-    def _refuse(self, _: T) -> None:
+    def _refuse(self, _: object) -> None:
         self.dropped += 1
         waiting = len(self._pending)
         problem = f"{waiting} values were waiting, and there was no room for another"

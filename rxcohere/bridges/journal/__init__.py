@@ -5,12 +5,13 @@ on, while it runs or afterwards; `abort` reaches the producer. `MemoryJournal` i
 """
 
 from rxcohere.bridges.journal.entries import JournalEntry, JournalPage, Verdict
-from rxcohere.bridges.journal.following import follow
+from rxcohere.bridges.journal.following import FollowedStream, follow
 from rxcohere.bridges.journal.journal import Journal, new_stream_id
 from rxcohere.bridges.journal.memory import MemoryJournal
 from rxcohere.bridges.journal.publishing import abort, publish
 
 __all__ = [
+    "FollowedStream",
     "Journal",
     "JournalEntry",
     "JournalPage",

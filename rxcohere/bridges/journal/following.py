@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import copy
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
+from typing import NoReturn
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from rxcohere.batches import loop_closed
-from rxcohere.bridges.journal.entries import JournalEntry, JournalPage, Verdict
+from rxcohere.batches import loop_closed, values_of
+from rxcohere.bridges.journal.entries import EntryCompactor, JournalEntry, JournalPage, Verdict
 from rxcohere.bridges.journal.journal import Journal, check_stream_id
 from rxcohere.delivery import tell
-from rxcohere.errors import ConfigurationError, StreamError, StreamNotFoundError
+from rxcohere.errors import ConfigurationError, JournalError, StreamError, StreamNotFoundError
 from rxcohere.events import MessageEnd
-from rxcohere.folds import Compactor, ResponseFold
+from rxcohere.folds import ResponseFold
 from rxcohere.response import ChatResponse
 from rxcohere.runtime import running_loop
 from rxcohere.subscription import TaskSubscription, deliver, unowned
-
-_LOOK_AGAIN = 0.05  # seconds until one looks again for a stream that is not there yet
 
 
 class FollowedBatches:
@@ -30,19 +31,17 @@ class FollowedBatches:
     Args:
         journal: where it is.
         stream_id: which it is.
-        after: the id of the entry after which to begin; None for the beginning.
+        after: the number of the entry after which to begin; 0 for the beginning.
         patience: seconds to wait for a stream that is not there.
     """
 
-    def __init__(
-        self, journal: Journal, stream_id: str, after: str | None, patience: float
-    ) -> None:
+    def __init__(self, journal: Journal, stream_id: str, after: int, patience: float) -> None:
         self._journal = journal
         self._stream_id = stream_id
         self._after = after
         self._patience = patience
         self._fold = ResponseFold()
-        self._last: str | None = None
+        self._count = 0
         self._begun = False
         self._verdict: Verdict | None = None
 
@@ -50,21 +49,16 @@ class FollowedBatches:
         """The next entries; an empty list when the stream is complete.
 
         Raises:
-            RxCohereError: what the stream ended with.
+            RxCohereError: what the stream ended with, or the journal failed with.
             StreamNotFoundError: there is no such stream.
             ConfigurationError: there is no such entry.
         """
         while self._verdict is None:
-            if self._begun:
-                page = await self._journal.tail(self._stream_id, self._last)
-                entries = self._heard(page)
-            else:
-                page = await self._appeared()
-                self._begun = True
-                entries = self._after_the_place(self._heard(page))
+            page = await self._next_page()
+            entries = self._entries_of(page)
             self._verdict = page.verdict
             if entries:
-                return _compacted(entries)
+                return entries
         # Each follower has an error of its own, in the producer's process too: those who raise it
         # add to it where they were.
         error = Verdict.from_json(self._verdict.to_json()).error
@@ -81,52 +75,120 @@ class FollowedBatches:
         """The response as far as it has been read."""
         return self._fold.response()
 
-    async def _appeared(self) -> JournalPage:
-        deadline = asyncio.get_running_loop().time() + self._patience
-        while True:
-            try:
-                return await self._journal.read(self._stream_id)
-            except StreamNotFoundError:
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise
-            await asyncio.sleep(_LOOK_AGAIN)
+    async def _next_page(self) -> JournalPage:
+        try:
+            if self._begun:
+                return await self._journal.tail(self._stream_id, self._count)
+            page = await self._first_page()
+        except StreamNotFoundError as error:
+            if not self._begun:
+                raise
+            lost = JournalError(f"the journal has lost the stream {self._stream_id!r}")
+            lost.partial = self.partial()
+            raise lost from error
+        except StreamError as error:
+            self._fail(error)
+        self._begun = True
+        if self._after > len(page.events):
+            raise ConfigurationError(
+                f"'{self._after}' is the id of no entry of this stream, which has "
+                f"{len(page.events)} now"
+            )
+        return page
 
-    def _heard(self, page: JournalPage) -> list[JournalEntry]:
-        """The entries, of which the last event carries the response."""
-        heard: list[JournalEntry] = []
-        for entry in page.entries:
-            self._fold.add(entry.event)
-            self._last = entry.id
-            if type(entry.event) is MessageEnd:
-                whole = entry.event.with_response(self._fold.response())
-                entry = JournalEntry(entry.id, whole)
-            heard.append(entry)
-        return heard
+    def _fail(self, error: StreamError) -> NoReturn:
+        own = copy.copy(error)  # the journal may tell others the same
+        own.partial = self.partial()
+        raise own from error.__cause__
 
-    def _after_the_place(self, entries: list[JournalEntry]) -> list[JournalEntry]:
-        if self._after is None:
-            return entries
-        for position, entry in enumerate(entries, 1):
-            if entry.id == self._after:
-                return entries[position:]
-        raise ConfigurationError(f"{self._after!r:.80} is the id of no entry of this stream")
+    async def _first_page(self) -> JournalPage:
+        try:
+            return await self._journal.read(self._stream_id)
+        except StreamNotFoundError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await self._journal.begun(self._stream_id)
+        return await self._journal.read(self._stream_id)
+
+    def _entries_of(self, page: JournalPage) -> list[JournalEntry]:
+        """The entries after the place, of which the last event carries the response."""
+        entries = EntryCompactor()
+        for number, event in enumerate(page.events, self._count + 1):
+            self._fold.add(event)
+            if number > self._after:
+                if type(event) is MessageEnd:
+                    event = event.with_response(self._fold.response())
+                entries.push(JournalEntry(str(number), event))
+        self._count += len(page.events)
+        return entries.drain()
 
 
-def _compacted(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
-    events = Compactor()
-    ids: list[str] = []
-    for entry in entries:
-        events.push(entry.event)
-        if len(events) > len(ids):
-            ids.append(entry.id)
-        else:
-            ids[-1] = entry.id  # it was merged into the one before
-    return [JournalEntry(*pair) for pair in zip(ids, events.events(), strict=True)]
+class FollowedStream(Observable[JournalEntry]):
+    """The entries of a stream in a journal, anew for each subscription; made by `follow`.
+
+    It can be subscribed to, awaited, which gives the last entry, and iterated over with ``async
+    for``, which reads from the journal as fast as it is asked.
+    """
+
+    def __init__(self, journal: Journal, stream_id: str, after: int, patience: float) -> None:
+        super().__init__(self._start)
+        self._journal = journal
+        self._stream_id = stream_id
+        self._after = after
+        self._patience = patience
+
+    def after(self, entry_id: str) -> FollowedStream:
+        """The same stream, from after that entry on.
+
+        Raises:
+            ConfigurationError: it is the id of no entry of any stream.
+        """
+        return FollowedStream(self._journal, self._stream_id, _place(entry_id), self._patience)
+
+    def __aiter__(self) -> AsyncGenerator[JournalEntry, None]:
+        """The entries, read when they are asked for."""
+        return values_of(self._open)
+
+    def __iter__(self) -> Iterator[JournalEntry]:  # a stock one would spin
+        raise TypeError("a stream in a journal is iterated over with 'async for'")
+
+    def _open(self) -> FollowedBatches:
+        return FollowedBatches(self._journal, self._stream_id, self._after, self._patience)
+
+    def _start(
+        self, observer: abc.ObserverBase[JournalEntry], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        loop = running_loop()
+        if loop is None:
+            observer.on_error(
+                ConfigurationError("follow() needs a running event loop: subscribe in a coroutine")
+            )
+            return Disposable()
+        batches = self._open()
+        subscription = TaskSubscription(loop)
+
+        async def work() -> None:
+            await deliver(batches, observer, subscription)
+
+        def if_lost() -> None:
+            tell(observer.on_error, loop_closed(batches))
+
+        subscription.start(work, unowned, if_lost)
+        return subscription
+
+
+def _place(entry_id: str | None) -> int:
+    if entry_id is None:
+        return 0
+    number = JournalEntry.number_of(entry_id) if isinstance(entry_id, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    if number is None:
+        raise ConfigurationError(f"{entry_id!r:.80} is the id of no entry")
+    return number
 
 
 def follow(
     journal: Journal, stream_id: str, after: str | None = None, *, patience: float = 5.0
-) -> Observable[JournalEntry]:
+) -> FollowedStream:
     """The entries of a stream: first what is in the journal, compacted, then what comes.
 
     It ends as the producer's own subscriber would: completes, or fails with the same error. A
@@ -141,33 +203,12 @@ def follow(
         patience: seconds to wait for a stream that is not there (yet).
 
     Raises:
-        ConfigurationError: at the call, if the id or the patience is none; through ``on_error``, if
-            there is no such entry, or no event loop is running where it is subscribed to.
+        ConfigurationError: at the call, if an argument is none; through ``on_error``, if there is
+            no such entry, or no event loop is running where it is subscribed to.
         StreamNotFoundError: through ``on_error``, if the stream does not appear.
+        JournalError: through ``on_error``, if the journal cannot be reached, or has lost something.
     """
     check_stream_id(stream_id)
     if not isinstance(patience, (int, float)) or not patience >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"expected patience to be 0 or more seconds, got {patience!r}")
-
-    def subscribe(
-        observer: abc.ObserverBase[JournalEntry], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        loop = running_loop()
-        if loop is None:
-            observer.on_error(
-                ConfigurationError("follow() needs a running event loop: subscribe in a coroutine")
-            )
-            return Disposable()
-        batches = FollowedBatches(journal, stream_id, after, patience)
-        subscription = TaskSubscription(loop)
-
-        async def work() -> None:
-            await deliver(batches, observer, subscription)
-
-        def if_lost() -> None:
-            tell(observer.on_error, loop_closed(batches))
-
-        subscription.start(work, unowned, if_lost)
-        return subscription
-
-    return Observable(subscribe)
+    return FollowedStream(journal, stream_id, _place(after), patience)

@@ -18,8 +18,10 @@ class Journal(Protocol):
     """Streams of events, each with one producer and any number of readers.
 
     The producer holds a lease, which it renews; a stream whose lease has run out is abandoned, and
-    stays so. The first verdict on a stream is the one that counts. Any method may be called on any
-    loop that the journal works on, and raises `StreamNotFoundError` for a stream that is not there.
+    stays so. The first verdict on a stream is the one that counts. A place in a stream is told by
+    how many events are before it. Any method may be called on any loop that the journal works on;
+    all but `begin` and `begun` raise `StreamNotFoundError` for a stream that is not there, and any
+    may raise `JournalError` when the journal cannot be reached.
     """
 
     async def begin(self, stream_id: str, lease: float) -> None:
@@ -30,11 +32,17 @@ class Journal(Protocol):
         """
         ...
 
-    async def append(self, stream_id: str, events: Sequence[ChatEvent]) -> None:
-        """Adds events, which get ids in the order in which they are.
+    async def append(self, stream_id: str, events: Sequence[ChatEvent], at: int) -> None:
+        """Adds events, unless they are there already: who heard no answer may try again.
+
+        Args:
+            stream_id: which stream.
+            events: what to add.
+            at: how many events are before them.
 
         Raises:
             StreamAbandonedError: the lease has run out, or the stream has ended otherwise.
+            JournalError: it has lost some of those before them.
         """
         ...
 
@@ -50,12 +58,24 @@ class Journal(Protocol):
         """Ends the stream, if it has not ended yet."""
         ...
 
-    async def read(self, stream_id: str) -> JournalPage:
-        """All there is now, from the beginning."""
+    async def begun(self, stream_id: str) -> None:
+        """Waits until there is such a stream."""
         ...
 
-    async def tail(self, stream_id: str, after: str | None) -> JournalPage:
-        """What comes after an entry, or from the beginning; waits until there is something."""
+    async def read(self, stream_id: str, at: int = 0) -> JournalPage:
+        """All there is now after so many events, which may be nothing.
+
+        Raises:
+            ConfigurationError: there are not so many.
+        """
+        ...
+
+    async def tail(self, stream_id: str, at: int = 0) -> JournalPage:
+        """What comes after so many events: some of it at least, for which it waits.
+
+        Raises:
+            ConfigurationError: there are not so many.
+        """
         ...
 
     async def request_abort(self, stream_id: str, reason: str) -> None:
@@ -63,7 +83,7 @@ class Journal(Protocol):
         ...
 
     async def abort_requested(self, stream_id: str) -> str:
-        """Waits until somebody asks for that; gives the reason."""
+        """Waits until somebody asks for that; gives the reason, the first if there are several."""
         ...
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from rxcohere.bridges.journal.entries import JournalEntry, JournalPage, Verdict
+from rxcohere.bridges.journal.entries import JournalPage, Verdict
 from rxcohere.errors import (
     ConfigurationError,
+    JournalError,
     StreamAbandonedError,
     StreamExistsError,
     StreamNotFoundError,
@@ -24,21 +25,18 @@ class _Stream:
     """One stream. The journal's lock is held whenever it is touched."""
 
     def __init__(self, lease: float) -> None:
-        self.entries: list[JournalEntry] = []
+        self.events: list[ChatEvent] = []
         self.verdict: Verdict | None = None
         self.ended_at = 0.0
         self.leased_until = time.monotonic() + lease
         self.abort_reason: str | None = None
         self.waiters: set[asyncio.Future[None]] = set()
 
-    def after(self, entry_id: str | None) -> JournalPage:
-        """What comes after an entry, whose id is its number."""
-        position = 0
-        if entry_id is not None:
-            position = int(entry_id) if entry_id.isdecimal() and len(entry_id) < 20 else -1
-            if not 0 < position <= len(self.entries) or str(position) != entry_id:
-                raise ConfigurationError(f"{entry_id!r:.80} is the id of no entry of this stream")
-        return JournalPage(self.entries[position:], self.verdict)
+    def after(self, at: int) -> JournalPage:
+        """What comes after so many events."""
+        if at > len(self.events):
+            raise ConfigurationError(f"there are only {len(self.events)} events, and not {at}")
+        return JournalPage(self.events[at:], self.verdict)
 
     def end(self, verdict: Verdict) -> None:
         """Ends it, unless it has ended."""
@@ -56,9 +54,19 @@ class _Stream:
 
     def wake(self) -> None:
         """Wakes all who wait for something to change."""
-        waiters, self.waiters = self.waiters, set()
-        for waiter in waiters:
-            schedule(partial(_settle, waiter), waiter.get_loop())
+        _wake(self.waiters)
+
+
+def _waiter(waiters: set[asyncio.Future[None]]) -> asyncio.Future[None]:
+    waiter = asyncio.get_running_loop().create_future()
+    waiters.add(waiter)
+    return waiter
+
+
+def _wake(waiters: set[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        schedule(partial(_settle, waiter), waiter.get_loop())
+    waiters.clear()
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:
@@ -79,6 +87,7 @@ class MemoryJournal:
         self._keep = keep
         self._lock = threading.RLock()
         self._streams: dict[str, _Stream] = {}
+        self._awaited: dict[str, set[asyncio.Future[None]]] = {}
 
     async def begin(self, stream_id: str, lease: float) -> None:
         """Begins a stream; see `Journal`."""
@@ -87,17 +96,18 @@ class MemoryJournal:
             if stream_id in self._streams:
                 raise StreamExistsError(f"there is a stream {stream_id!r} already")
             self._streams[stream_id] = _Stream(lease)
+            _wake(self._awaited.pop(stream_id, set()))
 
-    async def append(self, stream_id: str, events: Sequence[ChatEvent]) -> None:
+    async def append(self, stream_id: str, events: Sequence[ChatEvent], at: int) -> None:
         """Adds events; see `Journal`."""
         with self._lock:
             stream = self._live(stream_id)
-            number = len(stream.entries)
-            stream.entries += [
-                JournalEntry(str(number + position), event)
-                for position, event in enumerate(events, 1)
-            ]
-            stream.wake()
+            count = len(stream.events)
+            if at == count:
+                stream.events += events
+                stream.wake()
+            elif at + len(events) != count:
+                raise JournalError(f"there are {count} events of {stream_id!r}, expected {at}")
 
     async def renew(self, stream_id: str, lease: float) -> None:
         """Makes the lease last longer; see `Journal`."""
@@ -109,22 +119,36 @@ class MemoryJournal:
         with self._lock:
             self._stream(stream_id).end(verdict)
 
-    async def read(self, stream_id: str) -> JournalPage:
-        """All there is now; see `Journal`."""
+    async def begun(self, stream_id: str) -> None:
+        """Waits until there is such a stream; see `Journal`."""
         with self._lock:
-            return self._stream(stream_id).after(None)
+            if stream_id in self._streams:
+                return
+            waiters = self._awaited.setdefault(stream_id, set())
+            waiter = _waiter(waiters)
+        try:
+            await self._wait(waiters, waiter, None)
+        finally:
+            with self._lock:
+                if not waiters and self._awaited.get(stream_id) is waiters:
+                    del self._awaited[stream_id]
 
-    async def tail(self, stream_id: str, after: str | None) -> JournalPage:
-        """What comes after an entry; see `Journal`."""
+    async def read(self, stream_id: str, at: int = 0) -> JournalPage:
+        """What there is now; see `Journal`."""
+        with self._lock:
+            return self._stream(stream_id).after(at)
+
+    async def tail(self, stream_id: str, at: int = 0) -> JournalPage:
+        """What comes after so many events; see `Journal`."""
         while True:
             with self._lock:
                 stream = self._stream(stream_id)
-                page = stream.after(after)
-                if page.entries or page.verdict is not None:
+                page = stream.after(at)
+                if page.events or page.verdict is not None:
                     return page
-                waiter = self._waiter(stream)
+                waiter = _waiter(stream.waiters)
                 left = stream.leased_until - time.monotonic()
-            await self._wait(stream, waiter, left)
+            await self._wait(stream.waiters, waiter, left)
 
     async def request_abort(self, stream_id: str, reason: str) -> None:
         """Asks the producer to give up; see `Journal`."""
@@ -141,8 +165,8 @@ class MemoryJournal:
                 stream = self._stream(stream_id)
                 if stream.abort_reason is not None:
                     return stream.abort_reason
-                waiter = self._waiter(stream)
-            await self._wait(stream, waiter, None)
+                waiter = _waiter(stream.waiters)
+            await self._wait(stream.waiters, waiter, None)
 
     def _stream(self, stream_id: str) -> _Stream:
         try:
@@ -158,13 +182,11 @@ class MemoryJournal:
             raise StreamAbandonedError(f"the stream {stream_id!r} has ended")
         return stream
 
-    def _waiter(self, stream: _Stream) -> asyncio.Future[None]:
-        waiter = asyncio.get_running_loop().create_future()
-        stream.waiters.add(waiter)
-        return waiter
-
     async def _wait(
-        self, stream: _Stream, waiter: asyncio.Future[None], seconds: float | None
+        self,
+        waiters: set[asyncio.Future[None]],
+        waiter: asyncio.Future[None],
+        seconds: float | None,
     ) -> None:
         try:
             with suppress(TimeoutError):
@@ -172,7 +194,7 @@ class MemoryJournal:
                     await waiter
         finally:
             with self._lock:
-                stream.waiters.discard(waiter)
+                waiters.discard(waiter)
 
     def _forget_old(self) -> None:
         now = time.monotonic()

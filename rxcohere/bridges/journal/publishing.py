@@ -95,6 +95,7 @@ class _Publication:
         self._lease = lease
         self._batches = batches
         self._fold = ResponseFold()
+        self._written = 0
 
     async def write(self, stream: Observable[ChatEvent]) -> Verdict:
         """Writes all of it, and how it ended."""
@@ -105,7 +106,8 @@ class _Publication:
             while batch := await self._batches.next_batch():
                 for event in batch:
                     self._fold.add(event)
-                await self._journal.append(self._stream_id, batch)
+                await self._journal.append(self._stream_id, batch, self._written)
+                self._written += len(batch)
             verdict = self._verdict(self._batches.error)
         except StreamAbandonedError as error:
             verdict = self._verdict(error)  # the journal has said so already

@@ -47,6 +47,7 @@ PLAIN = [
         errors.StreamTruncatedError,
         errors.StreamCancelledError,
         errors.StreamAbandonedError,
+        errors.JournalError,
         errors.BufferOverflowError,
     )
 ]

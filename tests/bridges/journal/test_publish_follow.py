@@ -33,6 +33,7 @@ from rxcohere import ContentDelta, to_async_iterator
 from rxcohere.bridges.journal import (
     Journal,
     JournalEntry,
+    JournalPage,
     MemoryJournal,
     Verdict,
     abort,
@@ -42,6 +43,8 @@ from rxcohere.bridges.journal import (
 )
 from rxcohere.errors import (
     ConfigurationError,
+    JournalError,
+    RxCohereError,
     StreamAbandonedError,
     StreamCancelledError,
     StreamExistsError,
@@ -83,8 +86,8 @@ class Recorder(Relay):
         self.batches: list[list[ChatEvent]] = []
         self._changed = asyncio.Event()
 
-    async def append(self, stream_id: str, events: Sequence[ChatEvent]) -> None:
-        await self.journal.append(stream_id, events)
+    async def append(self, stream_id: str, events: Sequence[ChatEvent], at: int) -> None:
+        await self.journal.append(stream_id, events, at)
         self.batches.append(list(events))
         self._changed.set()
 
@@ -118,7 +121,7 @@ class Frozen(Relay):
 class Full(Relay):
     """A journal that takes no events."""
 
-    async def append(self, stream_id: str, events: Sequence[ChatEvent]) -> None:
+    async def append(self, stream_id: str, events: Sequence[ChatEvent], at: int) -> None:
         raise Boom
 
 
@@ -275,10 +278,9 @@ async def test_going_on_from_every_entry(subscriber: Subscribers, name: str) -> 
     whole = Transcript.load(name).events
     journal = MemoryJournal()
     await journal.begin(ID, HANG)
-    for event in whole:
-        await journal.append(ID, [event])
+    await journal.append(ID, whole, 0)
     await journal.close(ID, Verdict())
-    written = (await journal.read(ID)).entries
+    written = [JournalEntry(str(number), event) for number, event in enumerate(whole, 1)]
     merged = (await subscriber().to(follow(journal, ID)).end()).values
     assert len(merged) < len(written) == len(whole)
     for entries in (written, merged):
@@ -307,15 +309,58 @@ async def test_going_on_while_it_runs(subscriber: Subscribers) -> None:
     assert text_of([entry.event for entry in seen]) == ANSWER
 
 
-@pytest.mark.parametrize("after", ["999", "0", "-1", "", "x", "1.0", " 1", "²", "٣", "9" * 5000])
-async def test_a_place_that_never_was(subscriber: Subscribers, after: str) -> None:
-    """It is `ConfigurationError`, which shows no more of the id than there is room for."""
+async def test_a_place_that_never_was(subscriber: Subscribers) -> None:
+    """It is `ConfigurationError`, also after a stream that has ended, and nothing comes."""
     async with published(rx.from_iterable(TEXT.events)) as (journal, task):
         await task
-        seen = await subscriber().to(follow(journal, ID, after)).end()
+        seen = await subscriber().to(follow(journal, ID, "999")).end()
         assert isinstance(seen.error, ConfigurationError)
-        assert len(str(seen.error)) < 300
         assert seen.values == []
+
+
+@pytest.mark.parametrize("after", ["0", "-1", "", "x", "1.0", " 1", "1\n", "²", "٣", "9" * 5000, 1])
+def test_a_place_that_cannot_be(after: Any) -> None:
+    """It is refused at the call, in no more words than there is room for."""
+    stream = follow(MemoryJournal(), ID)
+    for call in (lambda: follow(MemoryJournal(), ID, after), lambda: stream.after(after)):
+        with pytest.raises(ConfigurationError) as caught:
+            call()
+        assert len(str(caught.value)) < 300
+
+
+async def test_iterating_over_it() -> None:
+    """`async for` brings the entries, from any of them on; a plain `for` would never end."""
+    async with published(rx.from_iterable(TEXT.events)) as (journal, _):
+        stream = follow(journal, ID)
+        entries = [entry async for entry in stream]
+        assert text_of([entry.event for entry in entries]) == ANSWER
+        rest = [entry async for entry in stream.after(entries[1].id)]
+        assert rest == entries[2:]
+        with pytest.raises(TypeError, match="async for"):
+            list(stream)
+
+
+@pytest.mark.parametrize("problem", [StreamNotFoundError("gone"), JournalError("no route")])
+async def test_a_journal_that_loses_a_stream(
+    subscriber: Subscribers, problem: RxCohereError
+) -> None:
+    """Each of its readers gets a `JournalError` of its own with what came."""
+
+    class Forgetful(Recorder):
+        async def tail(self, stream_id: str, at: int) -> JournalPage:
+            raise problem
+
+    source: Subject[ChatEvent] = Subject()
+    async with published(source, Forgetful(), batch_seconds=0.001) as (journal, _):
+        source.on_next(TEXT.events[0])
+        await journal.has(1)
+        readers = [subscriber().to(follow(journal, ID)) for _ in range(2)]
+        for seen in readers:
+            await seen.end()
+            assert isinstance(seen.error, JournalError)
+            assert events_of(seen) == TEXT.events[:1]
+            assert seen.error.partial == response_of(events_of(seen))
+        assert readers[0].error is not readers[1].error
 
 
 # How a publication ends --------------------------------------------------------------------------
@@ -351,8 +396,8 @@ async def test_an_abort_ends_a_source_that_never_rests(subscriber: Subscribers) 
     source: Subject[ChatEvent] = Subject()
 
     class Busy(Recorder):
-        async def append(self, stream_id: str, events: Sequence[ChatEvent]) -> None:
-            await super().append(stream_id, events)
+        async def append(self, stream_id: str, events: Sequence[ChatEvent], at: int) -> None:
+            await super().append(stream_id, events, at)
             if len(self.batches) < 100:
                 source.on_next(parsed([text_delta("more")])[0])
             await asyncio.sleep(0)
@@ -430,7 +475,7 @@ async def test_a_living_producer_keeps_its_lease(subscriber: Subscribers) -> Non
         async with published(co.chat_stream(**ASK), lease=1.0) as (journal, task):
             seen = subscriber().to(follow(journal, ID))
             await journal.begin("other", 1.0)
-            await journal.tail("other", None)
+            await journal.tail("other")
             assert (await journal.read(ID)).verdict is None
             assert seen.is_silent
             assert not task.done()
@@ -496,7 +541,7 @@ async def test_a_source_in_another_thread() -> None:
     async with published(source, batch_seconds=0.001, batch_events=7) as (journal, task):
         await in_thread(produce)
         assert (await task) == Verdict()
-        written = [entry.event for entry in (await journal.read(ID)).entries]
+        written = list((await journal.read(ID)).events)
         assert text_of(written) == text_of(events)
         assert response_of(written) == response_of(events)
 
