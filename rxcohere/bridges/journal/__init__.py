@@ -1,8 +1,11 @@
 """Streams that outlive the process that asked for them: written once, read by any number.
 
 A producer `publish`es a stream into a `Journal`; whoever knows its id `follow`s it, from any entry
-on, while it runs or afterwards; `abort` reaches the producer. `MemoryJournal` is for one process.
+on, while it runs or afterwards; `abort` reaches the producer. `MemoryJournal` is for one process,
+`RedisJournal` for any number of them; the latter needs ``pip install 'rxcohere[redis]'``.
 """
+
+from typing import TYPE_CHECKING
 
 from rxcohere.bridges.journal.entries import JournalEntry, JournalPage, Verdict
 from rxcohere.bridges.journal.following import FollowedStream, follow
@@ -10,15 +13,28 @@ from rxcohere.bridges.journal.journal import Journal, new_stream_id
 from rxcohere.bridges.journal.memory import MemoryJournal
 from rxcohere.bridges.journal.publishing import abort, publish
 
+if TYPE_CHECKING:
+    from rxcohere.bridges.journal.redis_journal import RedisJournal
+
 __all__ = [
     "FollowedStream",
     "Journal",
     "JournalEntry",
     "JournalPage",
     "MemoryJournal",
+    "RedisJournal",
     "Verdict",
     "abort",
     "follow",
     "new_stream_id",
     "publish",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`RedisJournal`, imported when somebody asks for it: redis is not needed before."""
+    if name != "RedisJournal":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rxcohere.bridges.journal.redis_journal import RedisJournal
+
+    return RedisJournal

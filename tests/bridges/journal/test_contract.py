@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis_server import RedisProcess
 from samples import Sample, parsed, streams, text_delta, text_stream
 from subscribers import HANG
 
 from rxcohere.bridges.journal import (
     Journal,
     MemoryJournal,
+    RedisJournal,
     Verdict,
     new_stream_id,
 )
@@ -39,7 +41,13 @@ async def in_memory() -> AsyncIterator[Journal]:
     yield MemoryJournal()
 
 
-MAKERS = [in_memory]
+@asynccontextmanager
+async def in_redis() -> AsyncIterator[Journal]:
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        yield journal
+
+
+MAKERS = [in_memory, in_redis]
 
 
 @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)
