@@ -147,12 +147,13 @@ class FollowedStream(Observable[JournalEntry]):
 
     def __aiter__(self) -> AsyncGenerator[JournalEntry, None]:
         """The entries, read when they are asked for."""
-        return values_of(self._open)
+        return values_of(self.batches)
 
     def __iter__(self) -> Iterator[JournalEntry]:  # a stock one would spin
         raise TypeError("a stream in a journal is iterated over with 'async for'")
 
-    def _open(self) -> FollowedBatches:
+    def batches(self) -> FollowedBatches:
+        """The entries for one reader, some at a time, as it asks for them."""
         return FollowedBatches(self._journal, self._stream_id, self._after, self._patience)
 
     def _start(
@@ -164,7 +165,7 @@ class FollowedStream(Observable[JournalEntry]):
                 ConfigurationError("follow() needs a running event loop: subscribe in a coroutine")
             )
             return Disposable()
-        batches = self._open()
+        batches = self.batches()
         subscription = TaskSubscription(loop)
 
         async def work() -> None:
