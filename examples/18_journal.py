@@ -2,7 +2,7 @@
 
 import asyncio
 
-from rxcohere import CohereClient, ContentDelta, StreamCancelledError, to_async_iterator
+from rxcohere import CohereClient, ContentDelta, StreamCancelledError
 from rxcohere.bridges.journal import MemoryJournal, abort, follow, new_stream_id, publish
 
 from offline import replay_without_key
@@ -20,7 +20,7 @@ async def main() -> None:
 
         # A reader that goes away after a while. The stream does not mind.
         seen = None
-        async for entry in to_async_iterator(follow(journal, stream_id)):
+        async for entry in follow(journal, stream_id):
             if isinstance(entry.event, ContentDelta):
                 print(entry.event.text, end="", flush=True)
                 if len(entry.event.text) > 1:
@@ -29,7 +29,7 @@ async def main() -> None:
         print("|", end="", flush=True)
 
         # It comes back, and goes on after the last entry that it saw.
-        async for entry in to_async_iterator(follow(journal, stream_id, after=seen)):
+        async for entry in follow(journal, stream_id, after=seen):
             if isinstance(entry.event, ContentDelta):
                 print(entry.event.text, end="", flush=True)
         await publication
@@ -38,7 +38,7 @@ async def main() -> None:
         stream_id = new_stream_id()
         publication = asyncio.create_task(publish(journal, stream_id, stream))
         try:
-            async for entry in to_async_iterator(follow(journal, stream_id)):
+            async for entry in follow(journal, stream_id):
                 if isinstance(entry.event, ContentDelta):
                     await abort(journal, stream_id, "the reader has read enough")
         except StreamCancelledError as error:

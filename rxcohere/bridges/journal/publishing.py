@@ -112,9 +112,10 @@ class _Publication:
         except StreamAbandonedError as error:
             verdict = self._verdict(error)  # the journal has said so already
         except asyncio.CancelledError:
-            cancelled = StreamCancelledError("the publication of the stream was cancelled")
-            with suppress(Exception):  # if it cannot be told, the lease will run out
-                await self._journal.close(self._stream_id, self._verdict(cancelled))
+            await self._give_up(StreamCancelledError("the publication of the stream was cancelled"))
+            raise
+        except Exception as error:  # the journal's, which may still take a verdict
+            await self._give_up(error)
             raise
         finally:
             subscription.dispose()
@@ -124,6 +125,11 @@ class _Publication:
         # Shielded: who cancels now comes too late, and readers would wait for the lease to run out.
         await asyncio.shield(self._journal.close(self._stream_id, verdict))
         return verdict
+
+    async def _give_up(self, error: Exception) -> None:
+        with suppress(Exception):  # if it cannot be told, the lease will run out
+            async with asyncio.timeout(self._lease):
+                await self._journal.close(self._stream_id, self._verdict(error))
 
     def _verdict(self, error: Exception | None) -> Verdict:
         if isinstance(error, StreamError) and error.partial is None:

@@ -192,7 +192,6 @@ def _client_of(server: object) -> Any:
             retry=Retry(NoBackoff(), 0),  # it is done here
             socket_connect_timeout=_LATE,
             socket_timeout=2 * _LATE,
-            socket_keepalive=True,
         )
     except ValueError as error:
         raise ConfigurationError(f"expected a redis:// URL: {error}") from error
