@@ -204,9 +204,12 @@ class LoopBinding:
 
 
 def schedule(callback: Callable[[], object], loop: asyncio.AbstractEventLoop) -> bool:
-    """Has another loop call back; False if it is closed."""
+    """Has a loop, this one or another, call back in its next turn; False if it is closed."""
     try:
-        loop.call_soon_threadsafe(callback)
+        if running_loop() is loop:
+            loop.call_soon(callback)  # which need not be woken
+        else:
+            loop.call_soon_threadsafe(callback)
     except RuntimeError:
         return False
     return True
