@@ -7,14 +7,15 @@ on, while it runs or afterwards; `abort` reaches the producer. `MemoryJournal` i
 
 from typing import TYPE_CHECKING
 
-from rxcohere.bridges.journal.entries import JournalEntry, JournalPage, Verdict
+from rxcohere.bridges.journal.entries import JournalEntry, JournalPage
 from rxcohere.bridges.journal.following import FollowedStream, follow
 from rxcohere.bridges.journal.journal import Journal, new_stream_id
 from rxcohere.bridges.journal.memory import MemoryJournal
 from rxcohere.bridges.journal.publishing import abort, publish
+from rxcohere.bridges.journal.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from rxcohere.bridges.journal.redis_journal import RedisJournal
+    from rxcohere.bridges.journal.redis_journal import RedisJournal as RedisJournal
 
 __all__ = [
     "FollowedStream",
@@ -22,7 +23,6 @@ __all__ = [
     "JournalEntry",
     "JournalPage",
     "MemoryJournal",
-    "RedisJournal",
     "Verdict",
     "abort",
     "follow",

@@ -12,8 +12,9 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
 from rxcohere.batches import loop_closed, values_of
-from rxcohere.bridges.journal.entries import EntryCompactor, JournalEntry, JournalPage, Verdict
+from rxcohere.bridges.journal.entries import EntryCompactor, JournalEntry, JournalPage
 from rxcohere.bridges.journal.journal import Journal, check_stream_id
+from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.delivery import tell
 from rxcohere.errors import ConfigurationError, JournalError, StreamError, StreamNotFoundError
 from rxcohere.events import MessageEnd

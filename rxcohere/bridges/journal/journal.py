@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
-from rxcohere.bridges.journal.entries import JournalPage, Verdict
+from rxcohere.bridges.journal.entries import JournalPage
+from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.errors import ConfigurationError
 from rxcohere.events import ChatEvent
 
@@ -54,8 +55,8 @@ class Journal(Protocol):
         """
         ...
 
-    async def close(self, stream_id: str, verdict: Verdict) -> None:
-        """Ends the stream, if it has not ended yet."""
+    async def close(self, stream_id: str, verdict: Verdict) -> Verdict:
+        """Ends the stream, if it has not ended yet; gives the verdict that counts."""
         ...
 
     async def begun(self, stream_id: str) -> None:

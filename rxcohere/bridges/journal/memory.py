@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from rxcohere.bridges.journal.entries import JournalPage, Verdict
+from rxcohere.bridges.journal.entries import JournalPage
+from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.errors import (
     ConfigurationError,
     JournalError,
@@ -38,12 +39,13 @@ class _Stream:
             raise ConfigurationError(f"there are only {len(self.events)} events, and not {at}")
         return JournalPage(self.events[at:], self.verdict)
 
-    def end(self, verdict: Verdict) -> None:
-        """Ends it, unless it has ended."""
+    def end(self, verdict: Verdict) -> Verdict:
+        """Ends it, unless it has ended; gives the verdict that counts."""
         if self.verdict is None:
             self.verdict = verdict
             self.ended_at = time.monotonic()
             self.wake()
+        return self.verdict
 
     def end_if_abandoned(self) -> None:
         """Ends it if the lease has run out."""
@@ -79,10 +81,13 @@ class MemoryJournal:
 
     Args:
         keep: seconds for which a stream that has ended can still be read.
+
+    Raises:
+        ConfigurationError: at the call, if that is no time.
     """
 
     def __init__(self, *, keep: float = 3600.0) -> None:
-        if not keep >= 0:
+        if not (isinstance(keep, (int, float)) and keep >= 0):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"expected keep to be 0 or more seconds, got {keep!r}")
         self._keep = keep
         self._lock = threading.RLock()
@@ -114,10 +119,10 @@ class MemoryJournal:
         with self._lock:
             self._live(stream_id).leased_until = time.monotonic() + lease
 
-    async def close(self, stream_id: str, verdict: Verdict) -> None:
+    async def close(self, stream_id: str, verdict: Verdict) -> Verdict:
         """Ends the stream; see `Journal`."""
         with self._lock:
-            self._stream(stream_id).end(verdict)
+            return self._stream(stream_id).end(verdict)
 
     async def begun(self, stream_id: str) -> None:
         """Waits until there is such a stream; see `Journal`."""
@@ -144,7 +149,7 @@ class MemoryJournal:
             with self._lock:
                 stream = self._stream(stream_id)
                 page = stream.after(at)
-                if page.events or page.verdict is not None:
+                if not page.is_empty:
                     return page
                 waiter = _waiter(stream.waiters)
                 left = stream.leased_until - time.monotonic()

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from reactivex import Observable, abc
+from reactivex.disposable import SingleAssignmentDisposable
 
-from rxcohere.bridges.journal.entries import Verdict
 from rxcohere.bridges.journal.journal import Journal, check_stream_id
+from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.errors import (
     ConfigurationError,
     StreamAbandonedError,
     StreamCancelledError,
     StreamError,
 )
-from rxcohere.events import ChatEvent
+from rxcohere.events import EVENT_TYPES, ChatEvent
 from rxcohere.folds import Compactor, ResponseFold
 from rxcohere.pausing import subscribing_through
 from rxcohere.runtime import schedule
@@ -44,6 +45,9 @@ class _EventBatches(abc.ObserverBase[ChatEvent]):
 
     def on_next(self, value: ChatEvent) -> None:
         """Takes an event in, unless it has ended: by an abort, that is."""
+        if not isinstance(value, EVENT_TYPES):  # pyright: ignore[reportUnnecessaryIsInstance]
+            kind = type(value).__name__
+            self.on_error(ConfigurationError(f"expected a stream of ChatEvents, and a {kind} came"))
         with self._lock:
             if self.ended:
                 return
@@ -99,37 +103,45 @@ class _Publication:
 
     async def write(self, stream: Observable[ChatEvent]) -> Verdict:
         """Writes all of it, and how it ended."""
-        with subscribing_through(None):  # whoever may wait for the caller does not read this
-            subscription = stream.subscribe(self._batches)
+        await self._journal.begin(self._stream_id, self._lease)
         guards = [asyncio.create_task(self._keep_lease()), asyncio.create_task(self._obey())]
+        subscription = SingleAssignmentDisposable()
         try:
-            while batch := await self._batches.next_batch():
-                for event in batch:
-                    self._fold.add(event)
-                await self._journal.append(self._stream_id, batch, self._written)
-                self._written += len(batch)
-            verdict = self._verdict(self._batches.error)
-        except StreamAbandonedError as error:
-            verdict = self._verdict(error)  # the journal has said so already
+            with subscribing_through(None):  # whoever may wait for the caller does not read this
+                subscription.disposable = stream.subscribe(self._batches)
+            await self._append_all()
+            # Once begun, it is seen through: who cancels now comes too late, and readers would wait
+            # for the lease to run out.
+            closing = asyncio.create_task(self._close(self._batches.error))
+            return await asyncio.shield(closing)
         except asyncio.CancelledError:
             await self._give_up(StreamCancelledError("the publication of the stream was cancelled"))
             raise
         except Exception as error:  # the journal's, which may still take a verdict
             await self._give_up(error)
+            if isinstance(error, StreamAbandonedError):  # the journal has said so itself
+                return self._verdict(error)
             raise
         finally:
             subscription.dispose()
             for guard in guards:
                 guard.cancel()
             await asyncio.gather(*guards, return_exceptions=True)
-        # Shielded: who cancels now comes too late, and readers would wait for the lease to run out.
-        await asyncio.shield(self._journal.close(self._stream_id, verdict))
-        return verdict
+
+    async def _append_all(self) -> None:
+        while batch := await self._batches.next_batch():
+            for event in batch:
+                self._fold.add(event)
+            await self._journal.append(self._stream_id, batch, self._written)
+            self._written += len(batch)
+
+    async def _close(self, error: Exception | None) -> Verdict:
+        return await self._journal.close(self._stream_id, self._verdict(error))
 
     async def _give_up(self, error: Exception) -> None:
         with suppress(Exception):  # if it cannot be told, the lease will run out
             async with asyncio.timeout(self._lease):
-                await self._journal.close(self._stream_id, self._verdict(error))
+                await self._close(error)
 
     def _verdict(self, error: Exception | None) -> Verdict:
         if isinstance(error, StreamError) and error.partial is None:
@@ -170,7 +182,7 @@ async def publish(
     batch_seconds: float = 0.05,
     batch_events: int = 256,
 ) -> Verdict:
-    """How the stream ended, once all of it is in the journal.
+    """How the stream ended in the journal, once all of it is there.
 
     Subscribes to the stream, which sends its request, and writes what comes: the first event at
     once, then what has come in ``batch_seconds``, merged. It depends on no reader, and goes on when
@@ -198,7 +210,8 @@ async def publish(
             raise ConfigurationError(f"expected {name} to be above 0 seconds, got {value!r}")
     if type(batch_events) is not int or batch_events < 1:
         raise ConfigurationError(f"expected batch_events to be 1 or more, got {batch_events!r}")
-    await journal.begin(stream_id, lease)
+    if not isinstance(stream, Observable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"expected an Observable of ChatEvents, got {stream!r:.80}")
     batches = _EventBatches(batch_seconds, batch_events)
     return await _Publication(journal, stream_id, lease, batches).write(stream)
 
@@ -210,7 +223,11 @@ async def abort(journal: Journal, stream_id: str, reason: str = "the stream was 
     is.
 
     Raises:
-        ConfigurationError: the id is none.
+        ConfigurationError: the id is not valid, or the reason is no text.
         StreamNotFoundError: there is no such stream.
+        JournalError: the journal cannot be reached.
     """
+    if not isinstance(reason, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"expected the reason to be text, got {reason!r:.80}")
+    reason = reason.encode("utf-8", "replace").decode()  # halves of surrogate pairs do not travel
     await journal.request_abort(check_stream_id(stream_id), reason)

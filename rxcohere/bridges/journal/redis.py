@@ -10,7 +10,16 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as UnreachableError
 from redis.exceptions import TimeoutError as SlowError
 
@@ -22,6 +31,18 @@ T = TypeVar("T")
 
 RedisClient: TypeAlias = Redis | RedisCluster
 """What reaches a server, or a cluster of them."""
+
+_MAY_PASS = (
+    UnreachableError,
+    SlowError,
+    OSError,
+    # While another server takes over.
+    ReadOnlyError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
+    RedisClusterException,
+)
 
 _COMMANDS = 8
 """How many commands may be under way at once, besides a blocking read."""
@@ -65,14 +86,18 @@ class RedisServer:
         """One command can only be about the keys of one slot."""
         return isinstance(self._client, RedisCluster)
 
-    async def aclose(self) -> None:
-        """Refuses what comes from now on, and closes the connections if they are its own."""
+    def refuse(self) -> None:
+        """Refuses what comes from now on: it is about to be closed."""
         self._closed = True
-        if self._owned:
-            await self._client.aclose()
+
+    async def aclose(self) -> None:
+        """Ends what is under way, and closes the connections if they are its own."""
+        self.refuse()
         for task in self._under_way:
             task.cancel()
-        if self._under_way:
+        if self._owned:
+            await self._client.aclose()
+        if self._under_way:  # redis may have lost the cancellation
             await asyncio.wait(self._under_way)
 
     def check(self) -> None:
@@ -138,18 +163,29 @@ class RedisServer:
 
     async def _brief(self, command: Callable[[], Awaitable[T]]) -> T:
         async def attempt() -> T:
-            async with self._commands, asyncio.timeout(_LATE):
-                return await command()
+            async with asyncio.timeout(self._reconnect + _LATE):
+                await self._commands.acquire()
+            try:
+                async with asyncio.timeout(_LATE):
+                    return await command()
+            finally:
+                self._commands.release()
 
         return await self._again_and_again(attempt)
 
     async def _to_its_end(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
         # Who leaves in the middle would spoil a connection, and redis 8.1 loses a cancellation that
-        # comes while it connects. So the command goes on, and its answer finds nobody.
+        # comes early. So the command goes on, and its answer finds nobody.
         task = asyncio.create_task(attempt())
         self._under_way.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if not task.cancelled() or (own is not None and own.cancelling()):
+                raise
+            raise JournalError("the journal was closed") from None
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
@@ -158,7 +194,7 @@ class RedisServer:
 
     async def _again_and_again(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
         loop = asyncio.get_running_loop()
-        give_up_at: float | None = None
+        give_up_at = loop.time() + self._reconnect
         pause = _FIRST_PAUSE
         while True:
             self.check()
@@ -166,9 +202,7 @@ class RedisServer:
                 return await self._to_its_end(attempt)
             except AuthenticationError as error:
                 raise JournalError(f"Redis refuses: {error}") from error
-            except (UnreachableError, SlowError, ReadOnlyError, OSError) as error:
-                if give_up_at is None:
-                    give_up_at = loop.time() + self._reconnect
+            except _MAY_PASS as error:
                 if loop.time() + pause > give_up_at:
                     raise JournalError(
                         f"Redis could not be reached for {self._reconnect} s: "
@@ -202,7 +236,7 @@ def _records(found: Any) -> list[Record]:
         found = found[0]
     records: list[Record] = []
     for record_id, fields in found:
-        [(kind, text)] = fields.items()
+        kind, text = next(iter(fields.items()))
         records.append((_text(record_id), _text(kind), text))
     return records
 

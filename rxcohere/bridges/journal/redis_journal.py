@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
-from rxcohere.bridges.journal.entries import JournalPage, Verdict
+from rxcohere.bridges.journal.entries import JournalPage
+from rxcohere.bridges.journal.feed_reader import FeedReader
 from rxcohere.bridges.journal.feeds import (
     EVENT,
     VERDICT,
     AbortFeed,
     EventFeed,
-    Feeds,
     Record,
     check_number,
 )
 from rxcohere.bridges.journal.redis import RedisClient, RedisServer
-from rxcohere.bridges.journal.scripts import ABORT, APPEND, BEGIN, END, RENEW, Script
+from rxcohere.bridges.journal.scripts import ABORT, APPEND, BEGIN, RENEW, SETTLE, Script
+from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.errors import (
     ConfigurationError,
     JournalError,
@@ -41,6 +43,21 @@ _WAKE_KEPT = 60_000
 
 _LOOK_LATE = 0.02
 """Seconds after which one looks whether a lease has run out that should have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """How it stands with a stream.
+
+    Attributes:
+        count: how many events there are.
+        leased: for how many seconds more its producer need not stir; None if it has ended.
+        verdict: how it ended, in JSON.
+    """
+
+    count: int
+    leased: float | None
+    verdict: str
 
 
 class RedisJournal:
@@ -89,7 +106,7 @@ class RedisJournal:
         self._prefix = prefix
         self._keep = _ms(keep)
         self._max_events = max_events
-        self._feeds: dict[str, Feeds] = {}
+        self._readers: dict[str, FeedReader] = {}
 
     async def __aenter__(self) -> RedisJournal:
         return self
@@ -104,14 +121,18 @@ class RedisJournal:
 
     async def aclose(self) -> None:
         """Has all who wait here hear that it is closed, and closes the connections it made."""
-        for feeds in list(self._feeds.values()):
-            await feeds.aclose()
+        self._server.refuse()
+        for reader in self._readers.values():
+            await reader.aclose()
         await self._server.aclose()
 
     # The producer's side -------------------------------------------------------------------------
 
     async def begin(self, stream_id: str, lease: float) -> None:
         """Begins a stream; see `Journal`."""
+        for reader in self._readers.values():  # which may know of one with the same id before it
+            reader.forget(self._key(stream_id, "events"))
+            reader.forget(self._key(stream_id, "abort"))
         token = secrets.token_hex(8)  # so that it knows its own when it has to try again
         if not await self._run(BEGIN, stream_id, token, _ms(lease), self._keep):
             raise StreamExistsError(f"there is a stream {stream_id!r} already")
@@ -132,18 +153,18 @@ class RedisJournal:
         """Makes the lease last longer; see `Journal`."""
         _check(stream_id, await self._run(RENEW, stream_id, _ms(lease), self._keep))
 
-    async def close(self, stream_id: str, verdict: Verdict) -> None:
+    async def close(self, stream_id: str, verdict: Verdict) -> Verdict:
         """Ends the stream; see `Journal`."""
-        await self._end(stream_id, verdict.to_json())
+        return Verdict.from_json((await self._settle(stream_id, verdict.to_json())).verdict)
 
     async def abort_requested(self, stream_id: str) -> str:
         """Waits until somebody asks for that; see `Journal`."""
-        await self._end(stream_id)
-        feeds, key = self._feeds_of(stream_id), self._key(stream_id, "abort")
-        feed = feeds.get(key)
+        await self._settle(stream_id)
+        reader, key = self._reader_of(stream_id), self._key(stream_id, "abort")
+        feed = reader.get(key)
         if not isinstance(feed, AbortFeed):
             feed = AbortFeed(key, "0-0")
-            await feeds.add(feed)
+            await reader.add(feed)
         while feed.reason is None:
             await feed.changed()
         return feed.reason
@@ -152,11 +173,11 @@ class RedisJournal:
 
     async def begun(self, stream_id: str) -> None:
         """Waits until there is such a stream; see `Journal`."""
-        feeds, key = self._feeds_of(stream_id), self._key(stream_id, "events")
-        feed = feeds.get(key)
-        if not isinstance(feed, EventFeed):
+        reader, key = self._reader_of(stream_id), self._key(stream_id, "events")
+        feed = reader.get(key)
+        if not isinstance(feed, EventFeed) or feed.ended:
             feed = EventFeed(stream_id, key, "0-0", 0, begun=False)
-            await feeds.add(feed)
+            await reader.add(feed)
         while not feed.begun:
             await feed.changed()
 
@@ -168,31 +189,37 @@ class RedisJournal:
             events += page.events
             if page.verdict is not None or len(page.events) < _PAGE:
                 break
-        if not events and page.verdict is None:
+        page = JournalPage(events, page.verdict)
+        if page.is_empty:
             await self._state(stream_id, at)
-        return JournalPage(events, page.verdict)
+        return page
 
     async def tail(self, stream_id: str, at: int = 0) -> JournalPage:
         """What comes after so many events; see `Journal`."""
-        feeds, key = self._feeds_of(stream_id), self._key(stream_id, "events")
+        reader, key = self._reader_of(stream_id), self._key(stream_id, "events")
         while True:
-            feed = feeds.get(key)
+            feed = reader.get(key)
             page = feed.page(at) if isinstance(feed, EventFeed) else None
-            if page is None:  # nobody here waits for what comes then
-                count, left = await self._state(stream_id, at)
-                feed = feeds.get(key)
-                if count > at or left is None:
-                    page = await self._page(stream_id, at)
-                elif not isinstance(feed, EventFeed):
-                    feed = EventFeed(stream_id, key, f"{at}-1", at, begun=True)
-                    feed.look_at = asyncio.get_running_loop().time() + left
-                    await feeds.add(feed)
-                elif feed.page(at) is None:
-                    await feed.changed()  # it is about to read what others have read already
-            elif not page.events and page.verdict is None and isinstance(feed, EventFeed):
-                await feed.changed()
-            if page is not None and (page.events or page.verdict is not None):
+            if page is None:
+                page = await self._page_or_feed(stream_id, at, reader)
+            if not page.is_empty:
                 return page
+            feed = reader.get(key)
+            if feed is not None:  # else it has failed in the meantime
+                await feed.changed()
+
+    async def _page_or_feed(self, stream_id: str, at: int, reader: FeedReader) -> JournalPage:
+        """What comes after so many events; if nothing yet, there is a feed that will bring it."""
+        state = await self._state(stream_id, at)
+        if state.count > at or state.leased is None:
+            return await self._page(stream_id, at)
+        key = self._key(stream_id, "events")
+        feed = reader.get(key)  # it may be about to read what somebody has read by himself
+        if feed is None or feed.ended:
+            feed = EventFeed(stream_id, key, f"{at}-1", at, begun=True)
+            feed.look_at = asyncio.get_running_loop().time() + state.leased
+            await reader.add(feed)
+        return JournalPage()
 
     async def request_abort(self, stream_id: str, reason: str) -> None:
         """Asks the producer to give the stream up; see `Journal`."""
@@ -207,19 +234,21 @@ class RedisJournal:
         keys = [self._key(stream_id, part) for part in ("events", "lease", "abort")]
         return await self._server.evaluate(script, keys, arguments)
 
-    async def _end(self, stream_id: str, verdict: str = "") -> tuple[int, float | None]:
-        """Ends it so, or if it is abandoned; its events, and for how many seconds it is leased."""
-        told, count, left = await self._run(END, stream_id, verdict, _ABANDONED, self._keep)
-        if told == "none":
-            raise StreamNotFoundError(f"there is no stream {stream_id!r:.80}")
-        return count, None if told == "ended" else left / 1000 + _LOOK_LATE
+    async def _settle(self, stream_id: str, verdict: str = "") -> _State:
+        """Ends it so, or if it is abandoned."""
+        told, count, left, settled = await self._run(
+            SETTLE, stream_id, verdict, _ABANDONED, self._keep
+        )
+        _check(stream_id, told, may_have_ended=True)
+        leased = None if told == "ended" else left / 1000 + _LOOK_LATE
+        return _State(count, leased, settled)
 
-    async def _state(self, stream_id: str, at: int) -> tuple[int, float | None]:
-        """How many events there are, at least so many, and for how many seconds it is leased."""
-        count, left = await self._end(stream_id)
-        if at > count:
-            raise ConfigurationError(f"there are only {count} events, and not {at}")
-        return count, left
+    async def _state(self, stream_id: str, at: int) -> _State:
+        """How it stands with a stream that has so many events at least."""
+        state = await self._settle(stream_id)
+        if at > state.count:
+            raise ConfigurationError(f"there are only {state.count} events, and not {at}")
+        return state
 
     async def _page(self, stream_id: str, at: int) -> JournalPage:
         events: list[ChatEvent] = []
@@ -234,11 +263,14 @@ class RedisJournal:
                 return JournalPage(events, Verdict.from_json(text))
         return JournalPage(events)
 
-    def _feeds_of(self, stream_id: str) -> Feeds:
+    def _reader_of(self, stream_id: str) -> FeedReader:
         self._server.check()
         group = stream_id if self._server.is_cluster else ""
-        feeds = self._feeds.get(group)
-        if feeds is None:
+        reader = self._readers.get(group)
+        if reader is None:
+            for other, idle in list(self._readers.items()):
+                if idle.at_rest:
+                    del self._readers[other]
             wake_key = f"{self._prefix}:{{{group}}}:wake:{secrets.token_hex(8)}"
 
             async def read(places: Mapping[str, str], seconds: float) -> dict[str, list[Record]]:
@@ -247,30 +279,30 @@ class RedisJournal:
             async def wake() -> None:
                 await self._server.add(wake_key, _WAKE_KEPT)
 
-            feeds = self._feeds[group] = Feeds(read, wake_key, wake, self._look)
-        return feeds
+            reader = self._readers[group] = FeedReader(read, wake_key, wake, self._look)
+        return reader
 
     async def _look(self, feed: EventFeed) -> float:
         """Looks after a stream that followers wait for; gives the seconds until the next time."""
         if not feed.begun:
             return float("inf")
-        count, left = await self._end(feed.stream_id)
-        if count < feed.count:
+        state = await self._settle(feed.stream_id)
+        if state.count < feed.count:
             raise JournalError(
                 f"the journal has lost events of {feed.stream_id!r}: there were {feed.count}, and "
-                f"there are {count}"
+                f"there are {state.count}"
             )
-        return _LOOK_LATE if left is None else left
+        return _LOOK_LATE if state.leased is None else state.leased
 
     def _look_at_all(self) -> None:
-        for feeds in self._feeds.values():
-            feeds.look_at_all()
+        for reader in self._readers.values():
+            reader.look_at_all()
 
 
-def _check(stream_id: str, told: str) -> None:
+def _check(stream_id: str, told: str, *, may_have_ended: bool = False) -> None:
     if told == "none":
         raise StreamNotFoundError(f"there is no stream {stream_id!r:.80}")
-    if told == "ended":
+    if told == "ended" and not may_have_ended:
         raise StreamAbandonedError(f"the stream {stream_id!r} has ended")
 
 
