@@ -22,7 +22,7 @@ from rxcohere import (
     parse_event,
 )
 from rxcohere.bridges.journal import MemoryJournal, abort, follow, new_stream_id, publish
-from rxcohere.bridges.web import event_frames
+from rxcohere.bridges.web import event_frames, resumed
 
 from offline import replay_without_key
 
@@ -44,9 +44,9 @@ def application(co: CohereClient) -> FastAPI:
 
     @app.get("/streams/{stream_id}")
     async def relay(stream_id: str, last_event_id: Annotated[str, Header()] = "") -> Response:
-        if last_event_id.endswith(":error"):  # it has heard all; only 204 stops a browser
+        answer = resumed(follow(journal, stream_id), last_event_id)
+        if answer is None:  # it has heard all; only 204 stops a browser
             return Response(status_code=204)
-        answer = follow(journal, stream_id, last_event_id or None)
         return StreamingResponse(event_frames(answer), media_type="text/event-stream")
 
     @app.post("/streams/{stream_id}/abort", status_code=202)

@@ -70,8 +70,8 @@ def subscribe_async(
     Raises:
         ConfigurationError: at the call, for a policy that there is not, ``max_pending`` below 1, an
             asynchronous ``on_error`` or ``on_completed``, or outside a running loop; through
-            ``on_error``, if ``"merge"`` meets a value that is no `ChatEvent`, or ``on_next`` gives
-            nothing to await.
+            ``on_error``, if ``"merge"`` meets a value that is no `ChatEvent` and no `JournalEntry`,
+            or ``on_next`` gives nothing to await.
         BufferOverflowError: through ``on_error``. It has no ``partial``.
     """
     check_observable(observable)

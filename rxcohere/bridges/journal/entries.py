@@ -28,7 +28,7 @@ class JournalEntry:
 
     @staticmethod
     def number_of(entry_id: str) -> int | None:
-        """The number that an id is; None if it is none."""
+        """The number that an id is; None if it is the id of no entry."""
         return int(entry_id) if _NUMBER.fullmatch(entry_id) else None
 
 

@@ -205,7 +205,7 @@ def follow(
         patience: seconds to wait for a stream that is not there (yet).
 
     Raises:
-        ConfigurationError: at the call, if an argument is none; through ``on_error``, if there is
+        ConfigurationError: at the call, if an argument is not valid; through ``on_error``, if there is
             no such entry, or no event loop is running where it is subscribed to.
         StreamNotFoundError: through ``on_error``, if the stream does not appear.
         JournalError: through ``on_error``, if the journal cannot be reached, or has lost something.

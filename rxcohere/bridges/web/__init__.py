@@ -9,6 +9,7 @@ journal.
 from rxcohere.bridges.web.event_stream import event_stream
 from rxcohere.bridges.web.frames import event_frames
 from rxcohere.bridges.web.pulling import Source
+from rxcohere.bridges.web.resuming import resumed
 from rxcohere.bridges.web.routes import Authorize, relay_routes
 from rxcohere.bridges.web.websocket import websocket
 
@@ -18,5 +19,6 @@ __all__ = [
     "event_frames",
     "event_stream",
     "relay_routes",
+    "resumed",
     "websocket",
 ]

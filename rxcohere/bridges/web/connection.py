@@ -196,16 +196,15 @@ async def connected(request: web.Request, send_timeout: float) -> AsyncGenerator
     assert transport is not None
     loop = asyncio.get_running_loop()
     connection = Connection(transport, send_timeout, request.version < HttpVersion11)
-    with suppress(ConnectionError):
-        try:
-            async with asyncio.timeout(None) as limit:
-                connection.attach(
-                    lambda: limit.reschedule(loop.time()), request.protocol.writing_paused
-                )
-                try:
-                    yield connection
-                finally:
-                    connection.detach()
-        except TimeoutError:
-            if not connection.gone:
-                raise
+    try:
+        async with asyncio.timeout(None) as limit:
+            connection.attach(
+                lambda: limit.reschedule(loop.time()), request.protocol.writing_paused
+            )
+            try:
+                yield connection
+            finally:
+                connection.detach()
+    except (TimeoutError, ConnectionError):
+        if not (connection.gone or transport.is_closing()):
+            raise

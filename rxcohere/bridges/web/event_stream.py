@@ -43,7 +43,7 @@ async def event_stream(
 
     The answer begins with the first event, or after ``heartbeat`` seconds. An error before that is
     an HTTP status with a JSON body: the one of an `ApiError`, with its body; 404 for
-    `StreamNotFoundError`, 400 for an id that is none, 503 for `JournalError`, 502 for any other
+    `StreamNotFoundError`, 400 for an id that is not valid, 503 for `JournalError`, 502 for any other
     `StreamError`, 500 for the rest. After an error later on, the connection is broken off, so that
     the answer is incomplete.
 
@@ -77,7 +77,6 @@ async def event_stream(
                 try:
                     chunk = await frames.next()
                 except Exception as error:
-                    report_unless_told(error)
                     return error_response(error)
                 if wanted is not source and frames.ended and not frames.began:
                     return _nothing_more()

@@ -1,23 +1,26 @@
 """How a client is told of an error: the HTTP status it has, and the JSON object that describes it.
 
 Neither shows the headers of an upstream answer, which may hold cookies, nor the partial response,
-which the client has, nor what an error says that is not about the stream: that is for the log.
+which the client has, nor what an error says of the server's own affairs, its hosts and its bugs;
+that is logged.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from typing import Any
 
 from aiohttp import web
 
-from rxcohere.bridges.journal import Verdict
+from rxcohere.bridges.journal.verdicts import Verdict, describe
 from rxcohere.delivery import report
 from rxcohere.errors import (
     ApiError,
     BufferOverflowError,
     ConfigurationError,
+    ConnectionFailedError,
     JournalError,
     RxCohereError,
     StreamError,
@@ -27,7 +30,10 @@ from rxcohere.errors import (
 _MOST_CHARACTERS = 2000
 """Of any one text in an error object; what could not be decoded may be megabytes."""
 
-_NOT_SHOWN = frozenset({"headers", "partial"})
+_NOT_SHOWN = frozenset({"headers", "raw", "content_type"})
+"""Fields that are the server's own affair. So is the ``body`` of what was no answer of Cohere's."""
+
+_log = logging.getLogger(__name__)
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -39,18 +45,24 @@ def _own(error: Exception) -> RxCohereError:
 
 
 def _message_of(error: RxCohereError) -> str:
-    """What the client is told. Foreign errors and stores may tell of hosts, files and data."""
-    if isinstance(error, JournalError):
-        return "the journal cannot be read now, or has lost part of the stream"
-    if type(error) is RxCohereError:
-        return "the server failed"
-    return str(error)
+    """What the client is told. Foreign errors, stores and proxies tell of hosts, files and data."""
+    match error:
+        case JournalError():
+            return "the journal cannot be read now, or has lost part of the stream"
+        case ConnectionFailedError():
+            return "the model's server could not be reached, or broke the connection off"
+        case _ if type(error) is RxCohereError:
+            return "the server failed"
+        case _:
+            return str(error)
 
 
 def report_unless_told(error: Exception) -> None:
-    """Lets the loop's exception handler hear of what the client is not told: it may be a bug."""
+    """Logs what the client is not told; what is no error of ours may be a bug, and is reported."""
     if not isinstance(error, RxCohereError):
         report(error, "what was to be sent to a client raised an error")
+    elif _message_of(error) != str(error):
+        _log.warning("a client was not told that %s: %s", type(error).__name__, error)
 
 
 def status_of(error: Exception) -> int:
@@ -78,21 +90,28 @@ def error_object(error: Exception) -> dict[str, Any]:
     The fields are those of the error in a journal, such as ``status_code`` and ``body``.
     """
     own = _own(error)
-    told: dict[str, Any] = json.loads(Verdict(own).to_json())
-    shown = {name: value for name, value in told.items() if name not in _NOT_SHOWN}
-    whole = {"type": "error", **shown, "message": _message_of(own)}
-    return {
-        name: value[:_MOST_CHARACTERS] if isinstance(value, str) else value
-        for name, value in whole.items()
-    }
+    fields = {name: value for name, value in describe(own).items() if name not in _NOT_SHOWN}
+    if not isinstance(own, ApiError):
+        fields.pop("body", None)
+    told = {"type": "error", **fields, "message": _message_of(own)}
+    return {name: _bounded(value) for name, value in told.items()}
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:_MOST_CHARACTERS]
+    if len(json.dumps(value, default=str)) > _MOST_CHARACTERS:
+        return None
+    return value
 
 
 def error_response(error: Exception) -> web.Response:
     """The answer to a request that failed before anything was sent.
 
     An `ApiError` is answered as the server did that it came from, so that a client of Cohere sees
-    the same.
+    the same. What the client is not told is logged.
     """
+    report_unless_told(error)
     status = status_of(error)
     if not isinstance(error, ApiError):
         own = _own(error)

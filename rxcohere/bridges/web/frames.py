@@ -14,6 +14,9 @@ from rxcohere.sse import comment, encode
 DONE = encode(b"[DONE]")
 HEARTBEAT = comment("heartbeat")
 
+_ERROR = "error"
+"""The type of the frame that tells how a stream failed; nothing else may have it."""
+
 FAILED = ":error"
 """Ends the id of an error frame. A client that gives it back has heard all there is."""
 
@@ -23,7 +26,8 @@ def frame_of(value: Value) -> bytes:
     entry_id, event = (value.id, value.event) if isinstance(value, JournalEntry) else (None, value)
     data = event.model_dump_json(exclude_unset=True)
     # An unknown event may have any type. The line is a courtesy: the data has the type as well.
-    kind = None if any(char in event.type for char in "\r\n\0") else event.type
+    untold = event.type == _ERROR or any(char in event.type for char in "\r\n\0")
+    kind = None if untold else event.type
     return encode(data, event=kind, id=entry_id)
 
 
@@ -69,7 +73,7 @@ class Frames:
     def error_frame(self, error: Exception) -> bytes:
         """The frame that tells of an error, after what has come so far."""
         data = json.dumps(error_object(error), separators=(",", ":"))
-        return encode(data, event="error", id=self._last_id + FAILED)
+        return encode(data, event=_ERROR, id=self._last_id + FAILED)
 
     async def aclose(self) -> None:
         """Disposes of the subscription."""

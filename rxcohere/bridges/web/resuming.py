@@ -14,19 +14,29 @@ from rxcohere.errors import ConfigurationError
 _TOLD_OF_FAILURE = re.compile(r"([1-9][0-9]{0,17})?" + FAILED, re.ASCII)
 
 
-def source_asked_for(request: web.Request, source: Source) -> Source | None:
-    """The source, from after the id that the request names; None if nothing can come after it.
+def resumed(source: Source, last_event_id: str) -> Source | None:
+    """The source, from after an entry on; None if nothing can come after it.
 
-    The id is in the header ``Last-Event-ID``, or in the query as ``after``.
+    That is where the client has been told how the stream failed. Answer 204 then, or a browser's
+    ``EventSource`` keeps on asking.
+
+    Args:
+        source: what to send, as `event_frames` takes it.
+        last_event_id: the header ``Last-Event-ID`` of the request, "" where there is none.
 
     Raises:
         ConfigurationError: it is the id of no entry of any stream, or the source has no ids.
     """
-    last = request.headers.get("Last-Event-ID") or request.query.get("after") or ""
-    if not last:
+    if not last_event_id:
         return source
-    if _TOLD_OF_FAILURE.fullmatch(last):
+    if _TOLD_OF_FAILURE.fullmatch(last_event_id):
         return None
     if not isinstance(source, FollowedStream):
-        raise ConfigurationError(f"this stream has no ids, so {last!r:.80} is none of them")
-    return source.after(last)
+        raise ConfigurationError(f"this stream has no ids, so {last_event_id!r:.80} is none")
+    return source.after(last_event_id)
+
+
+def source_asked_for(request: web.Request, source: Source) -> Source | None:
+    """The source, `resumed` after the id in ``Last-Event-ID``, or in the query as ``after``."""
+    last = request.headers.get("Last-Event-ID") or request.query.get("after") or ""
+    return resumed(source, last)

@@ -42,7 +42,7 @@ async def websocket(
     with 1011, and the last message is ``{"error": {…}}``, the object that `event_frames` has in its
     error frame.
 
-    Only what can be seen at once has an HTTP status: 400 for an id that is none, 426 for a request
+    Only what can be seen at once has an HTTP status: 400 for an id that is not valid, 426 for a request
     that is no WebSocket's. Any other error comes as a message, since browsers show a page neither
     status nor body of a handshake that failed.
 
