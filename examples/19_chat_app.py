@@ -59,6 +59,8 @@ class Chat:
 
     async def ask(self, request: web.Request) -> web.Response:
         """Begins an answer to a question, or goes on after an answer that called tools."""
+        if request.content_type != "application/json":  # which other sites cannot send unasked
+            raise web.HTTPUnsupportedMediaType
         try:
             asked = json.loads(await request.read())
         except (ValueError, RecursionError):

@@ -74,10 +74,14 @@ class AnswerView {
 
   // The server does not go on: all has come, or nothing will. Only fetch tells why.
   async #refused() {
-    if (this.answer.finishReason !== null) return this.#setStatus("complete");
+    const reason = this.answer.finishReason;
+    if (reason !== null && !["ERROR", "TIMEOUT"].includes(reason)) return this.#setStatus("complete");
     try {
       const response = await fetch(`/streams/${this.id}?after=${this.lastId}`);
-      if (response.ok) throw new Error("it could not be read just now: reload");
+      if (response.ok) {
+        response.body?.cancel();
+        throw new Error("it could not be read just now: reload");
+      }
       this.#failed(await response.json());
     } catch (error) {
       this.#setStatus("cut", error.message);
@@ -198,7 +202,9 @@ function show(told) {
 
 function restore() {
   try {
-    for (const told of JSON.parse(decodeURIComponent(location.hash.slice(1)) || "[]")) show(told);
+    for (const told of JSON.parse(decodeURIComponent(location.hash.slice(1)) || "[]")) {
+      if (/^[\w.:-]{1,200}$/.test(told.id)) show(told); // anybody can make up an address
+    }
   } catch {
     history.replaceState(null, "", location.pathname); // not an address of ours
   }
