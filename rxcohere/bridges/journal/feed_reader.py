@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
-from rxcohere.bridges.journal.feeds import EventFeed, Feed, Record
+from rxcohere.bridges.journal.feeds import EventFeed, Feed, Found
 from rxcohere.errors import JournalError, RxCohereError
 
 _CLOSED = "the journal was closed"
@@ -27,7 +27,7 @@ class FeedReader:
 
     def __init__(
         self,
-        read: Callable[[Mapping[str, str], float], Awaitable[Mapping[str, Sequence[Record]]]],
+        read: Callable[[Mapping[str, str], float], Awaitable[Found]],
         wake_key: str,
         wake: Callable[[], Awaitable[None]],
         look: Callable[[EventFeed], Awaitable[float]],
@@ -129,9 +129,14 @@ class FeedReader:
         for key, records in found.items():
             fed = self._feeds.get(key)
             if key == self._wake_key:
+                if isinstance(records, JournalError):
+                    raise records
                 self._wake_place = records[-1][0]
             elif fed is not None and fed.place == places.get(key):
-                fed.take(records)
+                if isinstance(records, JournalError):
+                    fed.fail(records)
+                else:
+                    fed.take(records)
                 if fed.failed:
                     del self._feeds[key]
 

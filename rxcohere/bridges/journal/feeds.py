@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from rxcohere.bridges.journal.entries import JournalPage
@@ -19,8 +19,11 @@ from rxcohere.events import ChatEvent, parse_event
 Record: TypeAlias = tuple[str, str, bytes | str]
 """What a key brings: an id, what it is, and its text."""
 
-EVENT, VERDICT = "e", "v"
-"""What a record can be, besides the one that begins a stream, and a request to abort it."""
+Found: TypeAlias = Mapping[str, Sequence[Record] | JournalError]
+"""What several keys bring, or why they cannot."""
+
+BEGIN, EVENT, VERDICT = "b", "e", "v"
+"""What a record can be, besides a request to abort."""
 
 _RECENT = 1 << 20
 """Characters of JSON that a feed keeps for those who have not come to take it yet."""
@@ -67,18 +70,19 @@ class Feed(ABC):
         """Waits until something has come, or nothing more can.
 
         Raises:
-            RxCohereError: it has failed.
+            RxCohereError: it had failed before.
         """
-        if not self.ended:
-            waiter = self._loop.create_future()
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.discard(waiter)
-                self._left_at = self._loop.time()
         if self._error is not None:
             raise self._error
+        if self.ended:
+            return
+        waiter = self._loop.create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            self._left_at = self._loop.time()
 
     @property
     def failed(self) -> bool:
@@ -96,15 +100,15 @@ class EventFeed(Feed):
 
     Attributes:
         stream_id: which stream.
-        begun: it is there.
+        token: tells it from others that had its id before; None while it is not there.
         look_at: when one has to look whether it still can bring something, by the loop's clock.
         count: how many events are before what comes next.
     """
 
-    def __init__(self, stream_id: str, key: str, place: str, at: int, begun: bool) -> None:
+    def __init__(self, stream_id: str, key: str, place: str, at: int, token: str | None) -> None:
         super().__init__(key, place)
         self.stream_id = stream_id
-        self.begun = begun
+        self.token = token
         self.look_at = float("inf")
         self.count = at
         self._recent: list[ChatEvent] = []
@@ -131,18 +135,18 @@ class EventFeed(Feed):
     def _take(self, record: Record) -> None:
         self.place, kind, text = record
         self._pages.clear()
-        if not self.begun:
-            self.begun = True
+        if kind == BEGIN and self.token is None:
+            self.token = text if isinstance(text, str) else text.decode("utf-8", "replace")
             self.look_at = 0.0  # it has a lease from now on
-        if kind == EVENT:
+        elif kind == EVENT:
             check_number(self.stream_id, self.place, self.count + 1)
             self.count += 1
             self._recent.append(parse_event(text))
             self._sizes.append(len(text))
             self._kept += len(text)
-        elif kind == VERDICT:
+        else:
             check_number(self.stream_id, self.place, self.count)
-            self._verdict = Verdict.from_json(text)
+            self._verdict = verdict_in(kind, text)
             self.ended = True
 
     def _forget_old(self) -> None:
@@ -153,11 +157,24 @@ class EventFeed(Feed):
             forgotten += 1
         del self._recent[:forgotten], self._sizes[:forgotten]
 
-    def page(self, at: int) -> JournalPage | None:
-        """What has come after so many events, if that is still or already here."""
+    async def next_page(self, at: int) -> JournalPage | None:
+        """What comes after so many events, for which it waits; None if it is here no longer.
+
+        Raises:
+            RxCohereError: it has failed.
+        """
+        while True:
+            page = self._page(at)
+            if page is not None and not page.is_empty:
+                return page
+            if page is None and at < self.count:
+                return None
+            await self.changed()
+
+    def _page(self, at: int) -> JournalPage | None:
         self._left_at = self._loop.time()
         page = self._pages.get(at)
-        if page is None and self.begun:
+        if page is None:
             first = at - (self.count - len(self._recent))
             if first < 0 or at > self.count:
                 return None
@@ -180,6 +197,39 @@ class AbortFeed(Feed):
         self.reason = text if isinstance(text, str) else text.decode()
         self.ended = True
         self.wake()
+
+
+def page_of(stream_id: str, at: int, records: Sequence[Record]) -> JournalPage:
+    """What records say that come after so many events.
+
+    Raises:
+        RxCohereError: the first cannot be read; what is before another one is given out first.
+    """
+    events: list[ChatEvent] = []
+    for record_id, kind, text in records:
+        try:
+            if kind == EVENT:
+                check_number(stream_id, record_id, at + len(events) + 1)
+                events.append(parse_event(text))
+            else:
+                check_number(stream_id, record_id, at + len(events))
+                return JournalPage(events, verdict_in(kind, text))
+        except RxCohereError:
+            if not events:
+                raise
+            break
+    return JournalPage(events)
+
+
+def verdict_in(kind: str, text: bytes | str) -> Verdict:
+    """The verdict in a record.
+
+    Raises:
+        JournalError: it holds something else.
+    """
+    if kind != VERDICT:
+        raise JournalError(f"the journal has a record of a kind that there is not, {kind!r:.40}")
+    return Verdict.from_json(text)
 
 
 def check_number(stream_id: str, record_id: str, expected: int) -> None:

@@ -81,10 +81,10 @@ class FollowedBatches:
             if self._begun:
                 return await self._journal.tail(self._stream_id, self._count)
             page = await self._first_page()
-        except StreamNotFoundError as error:
+        except (StreamNotFoundError, ConfigurationError) as error:
             if not self._begun:
                 raise
-            lost = JournalError(f"the journal has lost the stream {self._stream_id!r}")
+            lost = JournalError(f"the journal has lost what it had of {self._stream_id!r}")
             lost.partial = self.partial()
             raise lost from error
         except StreamError as error:
@@ -205,8 +205,8 @@ def follow(
         patience: seconds to wait for a stream that is not there (yet).
 
     Raises:
-        ConfigurationError: at the call, if an argument is not valid; through ``on_error``, if there is
-            no such entry, or no event loop is running where it is subscribed to.
+        ConfigurationError: at the call, if an argument is not valid; through ``on_error``, if there
+            is no such entry, or no event loop is running where it is subscribed to.
         StreamNotFoundError: through ``on_error``, if the stream does not appear.
         JournalError: through ``on_error``, if the journal cannot be reached, or has lost something.
     """

@@ -14,9 +14,11 @@ from rxcohere.bridges.journal.journal import Journal, check_stream_id
 from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.errors import (
     ConfigurationError,
+    JournalError,
     StreamAbandonedError,
     StreamCancelledError,
     StreamError,
+    StreamNotFoundError,
 )
 from rxcohere.events import EVENT_TYPES, ChatEvent
 from rxcohere.folds import Compactor, ResponseFold
@@ -117,6 +119,10 @@ class _Publication:
         except asyncio.CancelledError:
             await self._give_up(StreamCancelledError("the publication of the stream was cancelled"))
             raise
+        except StreamNotFoundError as error:
+            lost = JournalError(f"the journal has lost the stream {self._stream_id!r}")
+            lost.partial = self._fold.response()
+            raise lost from error
         except Exception as error:  # the journal's, which may still take a verdict
             await self._give_up(error)
             if isinstance(error, StreamAbandonedError):  # the journal has said so itself
@@ -202,7 +208,7 @@ async def publish(
     Raises:
         ConfigurationError: an argument is wrong.
         StreamExistsError: there is a stream of that id.
-        Exception: what the journal raised; the request is given up then.
+        JournalError: the journal cannot be reached, or refuses; the request is given up then.
     """
     check_stream_id(stream_id)
     for name, value in (("lease", lease), ("batch_seconds", batch_seconds)):

@@ -18,12 +18,13 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisClusterException,
     RedisError,
+    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as UnreachableError
 from redis.exceptions import TimeoutError as SlowError
 
-from rxcohere.bridges.journal.feeds import Record
+from rxcohere.bridges.journal.feeds import Found, Record
 from rxcohere.bridges.journal.scripts import Script
 from rxcohere.errors import ConfigurationError, JournalError
 
@@ -45,7 +46,7 @@ _MAY_PASS = (
 )
 
 _COMMANDS = 8
-"""How many commands may be under way at once, besides a blocking read."""
+"""How many commands of either urgency may be under way at once, besides a blocking read."""
 
 _LATE = 5.0
 """Seconds by which an answer may be late before the connection counts as lost."""
@@ -76,6 +77,7 @@ class RedisServer:
         self._client: Any = _client_of(server)
         self._reconnect = reconnect
         self._commands = asyncio.Semaphore(_COMMANDS)
+        self._urgent = asyncio.Semaphore(_COMMANDS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -117,8 +119,10 @@ class RedisServer:
                 "a RedisJournal works on one event loop, that of its first use: make another one"
             )
 
-    async def evaluate(self, script: Script, keys: Sequence[str], arguments: Iterable[Any]) -> Any:
-        """What a script gives, with its bytes as text."""
+    async def evaluate(
+        self, script: Script, keys: Sequence[str], arguments: Iterable[Any], *, urgent: bool
+    ) -> Any:
+        """What a script gives, with its bytes as text; an urgent one waits for no other kind."""
         values = [*keys, *arguments]
 
         async def evaluate() -> Any:
@@ -127,11 +131,14 @@ class RedisServer:
             except NoScriptError:
                 return await self._client.eval(script.text, len(keys), *values)
 
-        return _texts(await self._brief(evaluate))
+        slots = self._urgent if urgent else self._commands
+        return _texts(await self._brief(evaluate, slots))
 
     async def range(self, key: str, first: str, most: int) -> list[Record]:
         """At most so many records of a key, from an id on."""
-        found = await self._brief(lambda: self._client.xrange(key, first, "+", count=most))
+        found = await self._brief(
+            lambda: self._client.xrange(key, first, "+", count=most), self._commands
+        )
         return _records(found)
 
     async def add(self, key: str, keep: int) -> None:
@@ -141,12 +148,10 @@ class RedisServer:
             await self._client.xadd(key, {"w": ""}, maxlen=1, approximate=False)
             await self._client.pexpire(key, keep)
 
-        await self._brief(add)
+        await self._brief(add, self._urgent)
 
-    async def read(
-        self, places: Mapping[str, str], seconds: float, most: int
-    ) -> dict[str, list[Record]]:
-        """At most so many records of each key after a place.
+    async def read(self, places: Mapping[str, str], seconds: float, most: int) -> Found:
+        """At most so many records of each key after a place, or why there can be none.
 
         If there are none on any of them, it waits for some, so many seconds.
         """
@@ -157,19 +162,34 @@ class RedisServer:
                     dict(places), count=most, block=max(1, round(seconds * 1000))
                 )
 
-        found: Any = await self._again_and_again(read)
+        try:
+            found: Any = await self._again_and_again(read)
+        except JournalError as error:
+            if len(places) == 1 or not isinstance(error.__cause__, ResponseError):
+                raise
+            return await self._read_each(places, most)
         pairs: Any = found.items() if hasattr(found, "items") else found or ()
         return {_text(key): _records(records) for key, records in pairs if records}
 
-    async def _brief(self, command: Callable[[], Awaitable[T]]) -> T:
+    async def _read_each(self, places: Mapping[str, str], most: int) -> Found:
+        # A command about many keys fails for all if one is not what it has to be.
+        found: dict[str, Sequence[Record] | JournalError] = {}
+        for key, place in places.items():
+            try:
+                found |= dict(await self.read({key: place}, 0.0, most))
+            except JournalError as error:
+                found[key] = error
+        return found
+
+    async def _brief(self, command: Callable[[], Awaitable[T]], slots: asyncio.Semaphore) -> T:
         async def attempt() -> T:
             async with asyncio.timeout(self._reconnect + _LATE):
-                await self._commands.acquire()
+                await slots.acquire()
             try:
                 async with asyncio.timeout(_LATE):
                     return await command()
             finally:
-                self._commands.release()
+                slots.release()
 
         return await self._again_and_again(attempt)
 
@@ -221,14 +241,17 @@ def _client_of(server: object) -> Any:
     if not isinstance(server, str):
         raise ConfigurationError(f"expected a redis:// URL or a client, got {server!r:.80}")
     try:
-        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+        client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
             server,
             retry=Retry(NoBackoff(), 0),  # it is done here
             socket_connect_timeout=_LATE,
             socket_timeout=2 * _LATE,
         )
-    except ValueError as error:
+        pool: Any = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # looks at the options in the URL
+    except (ValueError, TypeError) as error:
         raise ConfigurationError(f"expected a redis:// URL: {error}") from error
+    return client
 
 
 def _records(found: Any) -> list[Record]:
@@ -246,4 +269,4 @@ def _texts(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -12,15 +12,14 @@ from typing import Any, Final
 from rxcohere.bridges.journal.entries import JournalPage
 from rxcohere.bridges.journal.feed_reader import FeedReader
 from rxcohere.bridges.journal.feeds import (
-    EVENT,
-    VERDICT,
     AbortFeed,
     EventFeed,
-    Record,
-    check_number,
+    Found,
+    page_of,
 )
 from rxcohere.bridges.journal.redis import RedisClient, RedisServer
 from rxcohere.bridges.journal.scripts import ABORT, APPEND, BEGIN, RENEW, SETTLE, Script
+from rxcohere.bridges.journal.shared_work import SharedWork
 from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.errors import (
     ConfigurationError,
@@ -29,7 +28,7 @@ from rxcohere.errors import (
     StreamExistsError,
     StreamNotFoundError,
 )
-from rxcohere.events import ChatEvent, parse_event
+from rxcohere.events import ChatEvent
 
 _ABANDONED: Final = Verdict(
     StreamAbandonedError("the producer of the stream let its lease run out")
@@ -53,11 +52,13 @@ class _State:
         count: how many events there are.
         leased: for how many seconds more its producer need not stir; None if it has ended.
         verdict: how it ended, in JSON.
+        token: tells it from others that had its id before, until it has ended.
     """
 
     count: int
     leased: float | None
     verdict: str
+    token: str
 
 
 class RedisJournal:
@@ -107,6 +108,7 @@ class RedisJournal:
         self._keep = _ms(keep)
         self._max_events = max_events
         self._readers: dict[str, FeedReader] = {}
+        self._reads = SharedWork[tuple[str, int], JournalPage]()
 
     async def __aenter__(self) -> RedisJournal:
         return self
@@ -176,13 +178,18 @@ class RedisJournal:
         reader, key = self._reader_of(stream_id), self._key(stream_id, "events")
         feed = reader.get(key)
         if not isinstance(feed, EventFeed) or feed.ended:
-            feed = EventFeed(stream_id, key, "0-0", 0, begun=False)
+            feed = EventFeed(stream_id, key, "0-0", 0, None)
             await reader.add(feed)
-        while not feed.begun:
+        while feed.token is None:
             await feed.changed()
 
     async def read(self, stream_id: str, at: int = 0) -> JournalPage:
         """What there is now; see `Journal`."""
+        return await self._reads.get((stream_id, at), lambda: self._read(stream_id, at))
+
+    async def _read(self, stream_id: str, at: int) -> JournalPage:
+        # Who begins to read must not go on with what a stream had that is gone.
+        self._reader_of(stream_id).forget(self._key(stream_id, "events"))
         events: list[ChatEvent] = []
         while True:
             page = await self._page(stream_id, at + len(events))
@@ -198,28 +205,30 @@ class RedisJournal:
         """What comes after so many events; see `Journal`."""
         reader, key = self._reader_of(stream_id), self._key(stream_id, "events")
         while True:
-            feed = reader.get(key)
-            page = feed.page(at) if isinstance(feed, EventFeed) else None
-            if page is None:
-                page = await self._page_or_feed(stream_id, at, reader)
-            if not page.is_empty:
+            feed, page = reader.get(key), None
+            if not isinstance(feed, EventFeed) or feed.token is None or feed.count < at:
+                state = await self._state(stream_id, at)
+                if state.count > at or state.leased is None:
+                    page = await self._page(stream_id, at)
+                else:
+                    feed = await self._feed_of(stream_id, at, state)
+                    page = await feed.next_page(at)
+            else:
+                page = await feed.next_page(at)
+                if page is None:  # it is long ago
+                    page = await self._page(stream_id, at)
+            if page is not None and not page.is_empty:
                 return page
-            feed = reader.get(key)
-            if feed is not None:  # else it has failed in the meantime
-                await feed.changed()
 
-    async def _page_or_feed(self, stream_id: str, at: int, reader: FeedReader) -> JournalPage:
-        """What comes after so many events; if nothing yet, there is a feed that will bring it."""
-        state = await self._state(stream_id, at)
-        if state.count > at or state.leased is None:
-            return await self._page(stream_id, at)
-        key = self._key(stream_id, "events")
-        feed = reader.get(key)  # it may be about to read what somebody has read by himself
-        if feed is None or feed.ended:
-            feed = EventFeed(stream_id, key, f"{at}-1", at, begun=True)
-            feed.look_at = asyncio.get_running_loop().time() + state.leased
+    async def _feed_of(self, stream_id: str, at: int, state: _State) -> EventFeed:
+        """What brings the events after those that there are."""
+        reader, key = self._reader_of(stream_id), self._key(stream_id, "events")
+        feed = reader.get(key)  # which may be about to read what somebody has read by himself
+        if not isinstance(feed, EventFeed) or feed.ended:
+            feed = EventFeed(stream_id, key, f"{at}-1", at, state.token)
+            feed.look_at = asyncio.get_running_loop().time() + (state.leased or 0.0)
             await reader.add(feed)
-        return JournalPage()
+        return feed
 
     async def request_abort(self, stream_id: str, reason: str) -> None:
         """Asks the producer to give the stream up; see `Journal`."""
@@ -230,18 +239,21 @@ class RedisJournal:
     def _key(self, stream_id: str, part: str) -> str:
         return f"{self._prefix}:{{{stream_id}}}:{part}"
 
-    async def _run(self, script: Script, stream_id: str, *arguments: Any) -> Any:
+    async def _run(
+        self, script: Script, stream_id: str, *arguments: Any, urgent: bool = True
+    ) -> Any:
+        # A thousand readers who come at once must not cost a producer its lease.
         keys = [self._key(stream_id, part) for part in ("events", "lease", "abort")]
-        return await self._server.evaluate(script, keys, arguments)
+        return await self._server.evaluate(script, keys, arguments, urgent=urgent)
 
     async def _settle(self, stream_id: str, verdict: str = "") -> _State:
         """Ends it so, or if it is abandoned."""
-        told, count, left, settled = await self._run(
-            SETTLE, stream_id, verdict, _ABANDONED, self._keep
+        told, count, left, settled, token = await self._run(
+            SETTLE, stream_id, verdict, _ABANDONED, self._keep, urgent=verdict != ""
         )
         _check(stream_id, told, may_have_ended=True)
         leased = None if told == "ended" else left / 1000 + _LOOK_LATE
-        return _State(count, leased, settled)
+        return _State(count, leased, settled, token)
 
     async def _state(self, stream_id: str, at: int) -> _State:
         """How it stands with a stream that has so many events at least."""
@@ -251,17 +263,8 @@ class RedisJournal:
         return state
 
     async def _page(self, stream_id: str, at: int) -> JournalPage:
-        events: list[ChatEvent] = []
-        for record_id, kind, text in await self._server.range(
-            self._key(stream_id, "events"), f"{at}-2", _PAGE
-        ):
-            if kind == EVENT:
-                check_number(stream_id, record_id, at + len(events) + 1)
-                events.append(parse_event(text))
-            elif kind == VERDICT:
-                check_number(stream_id, record_id, at + len(events))
-                return JournalPage(events, Verdict.from_json(text))
-        return JournalPage(events)
+        key = self._key(stream_id, "events")
+        return page_of(stream_id, at, await self._server.range(key, f"{at}-2", _PAGE))
 
     def _reader_of(self, stream_id: str) -> FeedReader:
         self._server.check()
@@ -273,7 +276,7 @@ class RedisJournal:
                     del self._readers[other]
             wake_key = f"{self._prefix}:{{{group}}}:wake:{secrets.token_hex(8)}"
 
-            async def read(places: Mapping[str, str], seconds: float) -> dict[str, list[Record]]:
+            async def read(places: Mapping[str, str], seconds: float) -> Found:
                 return await self._server.read(places, seconds, _PAGE)
 
             async def wake() -> None:
@@ -284,13 +287,14 @@ class RedisJournal:
 
     async def _look(self, feed: EventFeed) -> float:
         """Looks after a stream that followers wait for; gives the seconds until the next time."""
-        if not feed.begun:
+        if feed.token is None:
             return float("inf")
         state = await self._settle(feed.stream_id)
-        if state.count < feed.count:
+        another = state.leased is not None and state.token != feed.token
+        if another or state.count < feed.count:
             raise JournalError(
                 f"the journal has lost events of {feed.stream_id!r}: there were {feed.count}, and "
-                f"there are {state.count}"
+                f"there are {state.count} now, or it is another stream"
             )
         return _LOOK_LATE if state.leased is None else state.leased
 

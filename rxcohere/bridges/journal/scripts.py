@@ -93,26 +93,28 @@ SETTLE = _script(
     + """
 local verdict, abandoned, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not top then
-  return {'none', 0, 0, ''}
-elseif ended then
-  return {'ended', count, 0, top[2][2]}
+  return {'none', 0, 0, '', ''}
+end
+if ended then
+  return {'ended', count, 0, top[2][2], ''}
 end
 local left = redis.call('PTTL', KEYS[2])
 if left < 0 then
   verdict = abandoned
 elseif verdict == '' then
-  return {'done', count, left, ''}
+  return {'done', count, left, '', redis.call('GET', KEYS[2])}
 end
 redis.call('XADD', KEYS[1], string.format('%d-2', count), 'v', verdict)
 redis.call('DEL', KEYS[2])
 redis.call('PEXPIRE', KEYS[1], keep)
-return {'ended', count, 0, verdict}
+return {'ended', count, 0, verdict, ''}
 """
 )
 """Ends a stream, if its lease has run out, or if it is told how.
 
 ``ARGV``: the verdict, or nothing; the verdict on an abandoned stream; keep in ms. Gives a word,
-``done none ended``, how many events there are, how many ms the lease lasts, and the verdict.
+``done none ended``, how many events there are, how many ms the lease lasts, the verdict, and the
+token of one that has not ended.
 """
 
 ABORT = _script("""

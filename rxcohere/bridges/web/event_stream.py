@@ -43,9 +43,9 @@ async def event_stream(
 
     The answer begins with the first event, or after ``heartbeat`` seconds. An error before that is
     an HTTP status with a JSON body: the one of an `ApiError`, with its body; 404 for
-    `StreamNotFoundError`, 400 for an id that is not valid, 503 for `JournalError`, 502 for any other
-    `StreamError`, 500 for the rest. After an error later on, the connection is broken off, so that
-    the answer is incomplete.
+    `StreamNotFoundError`, 400 for an id that is not valid, 503 for `JournalError`, 502 for any
+    other `StreamError`, 500 for the rest. After an error later on, the connection is broken off, so
+    that the answer is incomplete.
 
     A slow client gets fewer and larger deltas, and holds up nobody else. When it leaves, the
     subscription is disposed of at once. To ``HEAD`` the answer is the same without a body; a source
@@ -78,7 +78,7 @@ async def event_stream(
                     chunk = await frames.next()
                 except Exception as error:
                     return error_response(error)
-                if wanted is not source and frames.ended and not frames.began:
+                if isinstance(wanted, FollowedStream) and frames.ended and not frames.began:
                     return _nothing_more()
                 if request.method == "HEAD":
                     return response

@@ -98,11 +98,14 @@ def error_object(error: Exception) -> dict[str, Any]:
 
 
 def _bounded(value: Any) -> Any:
+    """The value, if it is of moderate size and JSON that a browser can read."""
     if isinstance(value, str):
         return value[:_MOST_CHARACTERS]
-    if len(json.dumps(value, default=str)) > _MOST_CHARACTERS:
+    try:
+        told = json.dumps(value, default=str, allow_nan=False)
+    except (ValueError, RecursionError):
         return None
-    return value
+    return value if len(told) <= _MOST_CHARACTERS else None
 
 
 def error_response(error: Exception) -> web.Response:

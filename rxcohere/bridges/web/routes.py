@@ -170,11 +170,11 @@ def relay_routes(
     - ``POST {prefix}/{stream_id}/abort``: `abort`, for the ``reason`` in the JSON body if there is
       one, of at most 1,000 characters; answers 202 once the producer has been asked.
 
-    Errors are JSON objects with ``error`` and ``message``. Answers are 400 for an id that is not valid, 403
-    for who may not, 404 for a stream that is not there, 503 if the journal cannot be reached, or
-    too many follow. Names of streams are secrets where ``authorize`` is None: see `new_stream_id`.
-    Where it relies on cookies, it has to look at ``Origin`` too: browsers send them along when a
-    page of somebody else posts to these routes, or opens a WebSocket.
+    Errors are JSON objects with ``error`` and ``message``. Answers are 400 for an id that is not
+    valid, 403 for who may not, 404 for a stream that is not there, 503 if the journal cannot be
+    reached, or too many follow. Names of streams are secrets where ``authorize`` is None: see
+    `new_stream_id`. Where it relies on cookies, it has to look at ``Origin`` too: browsers send
+    them along when a page of somebody else posts to these routes, or opens a WebSocket.
 
     Args:
         journal: where the streams are.

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import HttpVersion11, WSCloseCode, WSMsgType, web
 
 from rxcohere.bridges.journal import JournalEntry
 from rxcohere.bridges.web.connection import Connection, connected, is_open
@@ -42,9 +42,9 @@ async def websocket(
     with 1011, and the last message is ``{"error": {…}}``, the object that `event_frames` has in its
     error frame.
 
-    Only what can be seen at once has an HTTP status: 400 for an id that is not valid, 426 for a request
-    that is no WebSocket's. Any other error comes as a message, since browsers show a page neither
-    status nor body of a handshake that failed.
+    Only what can be seen at once has an HTTP status: 400 for an id that is not valid, 426 for a
+    request that is no WebSocket's. Any other error comes as a message, since browsers show a page
+    neither status nor body of a handshake that failed.
 
     What the client sends is read and ignored; a message of more than 4 KiB closes the socket. When
     nothing was sent for ``heartbeat`` seconds there is a ping; a client that has sent nothing, not
@@ -76,7 +76,7 @@ async def websocket(
         max_msg_size=_MOST_BYTES_OF_A_MESSAGE,
         timeout=min(_CLOSING, send_timeout),
     )
-    if not response.can_prepare(request):
+    if not response.can_prepare(request) or request.version < HttpVersion11:
         refusal = refused("this is the address of a WebSocket, and the request is none", 426)
         refusal.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
         return refusal
