@@ -79,7 +79,11 @@ class RedisProcess:
         return Path(self._folder.name, "server.log").read_text("utf-8")
 
     async def __aenter__(self) -> RedisProcess:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -96,4 +100,5 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-        return port
+    # The nodes of a cluster also have the port 10,000 above.
+    return port if port < 55_536 else _free_port()

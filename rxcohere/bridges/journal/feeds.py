@@ -7,6 +7,7 @@ reading them is `FeedReader`'s business.
 from __future__ import annotations
 
 import asyncio
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -73,7 +74,7 @@ class Feed(ABC):
             RxCohereError: it had failed before.
         """
         if self._error is not None:
-            raise self._error
+            raise copy.copy(self._error) from self._error.__cause__
         if self.ended:
             return
         waiter = self._loop.create_future()

@@ -124,7 +124,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
 end
 if redis.call('EXISTS', KEYS[3]) == 0 then
   redis.call('XADD', KEYS[3], '1-0', 'a', reason)
-  redis.call('PEXPIRE', KEYS[3], keep)
+  redis.call('PEXPIRE', KEYS[3], math.max(keep, redis.call('PTTL', KEYS[1])))
 end
 return 'done'
 """)

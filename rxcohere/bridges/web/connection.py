@@ -6,7 +6,9 @@ for as long as none comes.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import select
 import socket
 import struct
 import sys
@@ -23,6 +25,11 @@ _BUFFER = 64 * 1024
 # Not all systems have them.
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _TCP_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
+_POLLRDHUP: int | None = getattr(select, "POLLRDHUP", None)
+
+_ASK_AGAIN = 0.05
+"""Seconds until one asks again what the client has not acknowledged yet."""
 
 _MAX_INT = 2**31 - 1
 _LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -90,6 +97,11 @@ class Connection(asyncio.Protocol):
 
     async def drained(self) -> None:
         """Waits until there is room to write, or the client is gone."""
+        # aiohttp stops reading where a client sends more than it is asked for, and nobody is told
+        # of its end then.
+        if self._is_open() and not self._transport.is_reading() and self._has_hung_up():
+            self.abort()
+            self.leave()
         while self._paused and not self.gone:
             self._resumed = self._loop.create_future()
             await self._resumed
@@ -105,6 +117,7 @@ class Connection(asyncio.Protocol):
         """Closes the connection, after what has been written, in the middle of the body."""
         await self.flushed()
         if self._resets:
+            await self._acknowledged()  # for a reset takes back what is still on its way
             self._reset_when_closed()
         self._transport.close()
 
@@ -164,6 +177,39 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
+
+    def _has_hung_up(self) -> bool:
+        if _POLLRDHUP is None:
+            return False
+        poll = select.poll()
+        try:
+            poll.register(self._transport.get_extra_info("socket"), _POLLRDHUP)
+            return bool(poll.poll(0))
+        except (OSError, ValueError, TypeError):  # it is closed, or no socket
+            return True
+
+    async def _acknowledged(self) -> None:
+        """Waits until the client has what was sent, for as long as a slow one may take."""
+        give_up_at = self._loop.time() + self._send_timeout
+        while (  # noqa: ASYNC110 - the system has no other way to tell
+            not self.gone and self._loop.time() < give_up_at and self._unacknowledged()
+        ):
+            await asyncio.sleep(_ASK_AGAIN)
+
+    def _unacknowledged(self) -> int:
+        """How many bytes the system still holds for the client; 0 where it does not tell."""
+        if sys.platform != "linux":
+            return 0
+        import fcntl
+        import termios
+
+        count = array.array("i", [0])
+        try:
+            sock = self._transport.get_extra_info("socket")
+            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
+        except (OSError, ValueError, AttributeError):  # it is closed, or no socket
+            return 0
+        return count[0]
 
     def _reset_when_closed(self) -> None:
         """Has the system tell the client, when it closes the socket, that something is missing."""

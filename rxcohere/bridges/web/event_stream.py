@@ -48,8 +48,9 @@ async def event_stream(
     that the answer is incomplete.
 
     A slow client gets fewer and larger deltas, and holds up nobody else. When it leaves, the
-    subscription is disposed of at once. To ``HEAD`` the answer is the same without a body; a source
-    that is not in a journal is not subscribed to then.
+    subscription is disposed of at once (with the next event or heartbeat, if it has sent so much
+    more than its request that aiohttp reads no further). To ``HEAD`` the answer is the same without
+    a body; a source that is not in a journal is not subscribed to then.
 
     Args:
         request: of an aiohttp.web server.

@@ -1,0 +1,180 @@
+"""`RedisJournal` where something else is in the server than it has put there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+from journal_streams import ID, Reader, Talk, outcome_of, publishing, until
+from redis_server import RedisProcess
+from samples import text_stream
+from subscribers import HANG, Subscribers
+
+from rxcohere.bridges.journal import RedisJournal, Verdict, feed_reader, follow
+from rxcohere.errors import EventDecodeError, JournalError, RxCohereError, StreamError
+from rxcohere.testing import Transcript
+
+EVENTS = f"rxcohere:{{{ID}}}:events"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads are short, so that what comes only with the next one comes soon."""
+    monkeypatch.setattr(feed_reader, "_LONGEST_READ", 0.2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"e": "{"},
+        {"e": '{"type":"content-delta","delta":7}'},
+        {"e": b"\xff\xfe"},
+        {"v": "{"},
+        {"v": '{"error":'},
+        {"v": "[]"},
+        {"v": "{}"},
+        {"v": '{"error":"StreamTruncatedError","partial":7}'},
+        {"e": "{}", "more": "{}"},
+        {b"\xff": "{}"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("late", [False, True], ids=["waiting", "late"])
+async def test_a_record_that_cannot_be_read(
+    subscriber: Subscribers, fields: dict[str, str], late: bool
+) -> None:
+    """Followers of that stream get a typed error, and those of others miss nothing."""
+    talk = Talk()
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        await journal.begin("broken", HANG)
+        async with publishing(journal, talk.stream), server.client() as client:
+            other = Reader(subscriber, journal)
+            talk.begin()
+            talk.say("one")
+            await other.has(3)
+            reader = subscriber()
+            if not late:
+                reader.to(follow(journal, "broken"))
+                await until(partial(is_read, client))
+            at = "1-0" if "e" in fields else "0-2"
+            await client.xadd("rxcohere:{broken}:events", fields, at)
+            if late:
+                reader.to(follow(journal, "broken"))
+            await reader.end()
+            assert isinstance(reader.error, (JournalError, EventDecodeError)), repr(reader.error)
+            talk.say(" two")
+            await other.has(7)
+            talk.end()
+            await other.completes(talk.text)
+
+
+async def is_read(client: Any) -> bool:
+    """A read is under way."""
+    return bool((await client.info("clients"))["blocked_clients"])
+
+
+async def test_what_came_before_a_record_that_cannot_be_read(subscriber: Subscribers) -> None:
+    """It is delivered first, though it was read together with it."""
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        await journal.begin(ID, HANG)
+        reader = Reader(subscriber, journal)
+        async with server.client() as client:
+            await until(partial(is_read, client))
+            async with client.pipeline(transaction=True) as pipeline:
+                for number, event in enumerate(text_stream("all right")[:3], 1):
+                    pipeline.xadd(EVENTS, {"e": json.dumps(event)}, f"{number}-0")
+                pipeline.xadd(EVENTS, {"e": "{"}, "4-0")
+                await pipeline.execute()
+        await reader.seen.end()
+        assert isinstance(reader.seen.error, StreamError)
+        assert reader.text == "all right"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["waiting", "late"])
+async def test_an_event_that_was_deleted(subscriber: Subscribers, late: bool) -> None:
+    """Nobody is given what comes after it."""
+    talk = Talk()
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        async with publishing(journal, talk.stream), server.client() as client:
+            talk.begin()
+            talk.say("one")
+            reader = Reader(subscriber, journal)
+            await reader.has(3)
+            count = int((await client.xrevrange(EVENTS, count=1))[0][0].partition("-")[0])
+            if late:
+                await client.xdel(EVENTS, f"{count - 1}-0")
+                reader = Reader(subscriber, journal)
+                await reader.seen.end()
+                assert isinstance(reader.seen.error, JournalError)
+                assert "lost" in str(reader.seen.error)
+                assert reader.text == ""
+            else:
+                await client.xadd(EVENTS, {"e": "{}"}, f"{count + 2}-0")
+                await reader.fails()
+                assert reader.text == "one"
+
+
+@pytest.mark.parametrize("how", ["deleted", "of another type", "renamed"])
+async def test_a_key_that_changes_under_its_followers(subscriber: Subscribers, how: str) -> None:
+    """They get `JournalError` when the lease runs out at the latest; others miss nothing."""
+    talk, other = Talk(), Talk()
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        async with (
+            publishing(journal, talk.stream, lease=1.0) as task,
+            publishing(journal, other.stream, "other"),
+            server.client() as client,
+        ):
+            reader, good = Reader(subscriber, journal), Reader(subscriber, journal, "other")
+            for each in (talk, other):
+                each.begin()
+                each.say("one")
+            await reader.has(3)
+            await good.has(3)
+            if how == "renamed":
+                await client.rename(EVENTS, "elsewhere")
+            else:
+                await client.delete(EVENTS)
+            if how == "of another type":
+                await client.set(EVENTS, "text")
+            await reader.fails()
+            talk.say("two")
+            assert isinstance(await outcome_of(task), RxCohereError)
+            other.say(" two")
+            await good.has(7)
+            other.end()
+            await good.completes(other.text)
+
+
+async def test_a_key_of_another_type_is_no_stream(subscriber: Subscribers) -> None:
+    """Every call says so with `JournalError`, and those who follow other streams hear nothing."""
+    talk = Talk()
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        async with publishing(journal, talk.stream), server.client() as client:
+            good = Reader(subscriber, journal)
+            talk.begin()
+            talk.say("one")
+            await good.has(3)
+            await client.set("rxcohere:{odd}:events", "text")
+            await client.set("rxcohere:{odd}:abort", "text")
+            for call in (
+                journal.begin("odd", HANG),
+                journal.append("odd", Transcript.load("text").events, 0),
+                journal.renew("odd", HANG),
+                journal.close("odd", Verdict()),
+                journal.read("odd"),
+                journal.tail("odd"),
+                journal.begun("odd"),
+                journal.abort_requested("odd"),
+            ):
+                async with asyncio.timeout(HANG):
+                    with pytest.raises(JournalError):
+                        await call
+            seen = await subscriber().to(follow(journal, "odd")).end()
+            assert isinstance(seen.error, JournalError)
+            talk.say(" two")
+            await good.has(7)
+            talk.end()
+            await good.completes(talk.text)
