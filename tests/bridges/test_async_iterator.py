@@ -61,6 +61,7 @@ from rxcohere import (
     to_async_iterator,
 )
 from rxcohere import operators as rxc
+from rxcohere.bridges.journal import JournalEntry
 from rxcohere.testing import Cut, DelayHeaders, Fault, Linger, ReplayServer, Stall
 
 POLICIES: list[Overflow] = ["pause", "merge", "error", "drop_oldest", "drop_newest"]
@@ -685,6 +686,36 @@ async def test_the_error_comes_after_what_was_merged(overflow: Overflow) -> None
     taken, error = await until_error(values, first)
     assert taken == merged_after(1)
     assert type(error) is Boom
+
+
+async def test_overflow_of_entries_is_merged() -> None:
+    """Entries of a journal, too; each has the id of the last of those that it was made of."""
+    subject: Subject[JournalEntry] = Subject()
+    values = to_async_iterator(subject, max_pending=2, overflow="merge")
+    events = enumerate(parsed(BROUGHT), 1)
+    first = await overflowing(values, subject, (JournalEntry(str(n), each) for n, each in events))
+    subject.on_completed()
+    taken = await rest(values, first)
+    assert [entry.event for entry in taken] == merged_after(2)
+    # Two had room; then six letters, a citation, three letters and the end.
+    assert [entry.id for entry in taken] == ["1", "2", "8", "9", "10", "13", "14", "15"]
+    assert values.dropped == 0
+
+
+@pytest.mark.parametrize("entry_first", [True, False])
+async def test_entries_and_events_do_not_merge(entry_first: bool) -> None:
+    """Mixed in one source they are an error, after what had been merged; the source is let go."""
+    subject: Subject[Any] = Subject()
+    values = to_async_iterator(subject, max_pending=1, overflow="merge")
+    a, b, c = parsed(map(text_delta, "abc"))
+    entry = JournalEntry("7", c)
+    brought: list[Any] = [a, entry, b] if entry_first else [a, b, entry]
+    first = await overflowing(values, subject, iter(brought))
+    assert subject.observers == []
+    taken, error = await until_error(values, first)
+    assert taken == brought[:2]
+    assert type(error) is BufferOverflowError
+    assert values.dropped == 1
 
 
 async def test_events_with_room_are_not_merged() -> None:

@@ -31,10 +31,19 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """Also what is only imported when somebody asks for it."""
+    return sorted({*globals(), "RedisJournal"})
+
+
 def __getattr__(name: str) -> object:
     """`RedisJournal`, imported when somebody asks for it: redis is not needed before."""
     if name != "RedisJournal":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from rxcohere.bridges.journal.redis_journal import RedisJournal
-
+    try:
+        from rxcohere.bridges.journal.redis_journal import RedisJournal
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        raise ImportError("RedisJournal needs redis: pip install 'rxcohere[redis]'") from error
     return RedisJournal

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from reactivex import Observable, abc
+from reactivex import operators as ops
 from reactivex.disposable import Disposable
 
 from rxcohere.batches import loop_closed, values_of
@@ -17,7 +18,7 @@ from rxcohere.bridges.journal.journal import Journal, check_stream_id
 from rxcohere.bridges.journal.verdicts import Verdict
 from rxcohere.delivery import tell
 from rxcohere.errors import ConfigurationError, JournalError, StreamError, StreamNotFoundError
-from rxcohere.events import MessageEnd
+from rxcohere.events import ChatEvent, MessageEnd
 from rxcohere.folds import ResponseFold
 from rxcohere.response import ChatResponse
 from rxcohere.runtime import running_loop
@@ -146,6 +147,10 @@ class FollowedStream(Observable[JournalEntry]):
         """
         return FollowedStream(self._journal, self._stream_id, _place(entry_id), self._patience)
 
+    def events(self) -> Observable[ChatEvent]:
+        """The events without their places, for the operators."""
+        return self.pipe(ops.map(_event_of))
+
     def __aiter__(self) -> AsyncGenerator[JournalEntry, None]:
         """The entries, read when they are asked for."""
         return values_of(self.batches)
@@ -177,6 +182,10 @@ class FollowedStream(Observable[JournalEntry]):
 
         subscription.start(work, unowned, if_lost)
         return subscription
+
+
+def _event_of(entry: JournalEntry) -> ChatEvent:
+    return entry.event
 
 
 def _place(entry_id: str | None) -> int:

@@ -23,6 +23,7 @@ from rxcohere.errors import (
 from rxcohere.events import EVENT_TYPES, ChatEvent
 from rxcohere.folds import Compactor, ResponseFold
 from rxcohere.pausing import subscribing_through
+from rxcohere.response import ChatResponse
 from rxcohere.runtime import schedule
 
 
@@ -83,6 +84,11 @@ class _EventBatches(abc.ObserverBase[ChatEvent]):
             self._count = 0
             return self._events.drain()
 
+    def rest(self) -> list[ChatEvent]:
+        """What has come and was not asked for."""
+        with self._lock:
+            return self._events.drain()
+
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             self._changed.clear()
@@ -106,6 +112,7 @@ class _Publication:
     async def write(self, stream: Observable[ChatEvent]) -> Verdict:
         """Writes all of it, and how it ended."""
         await self._journal.begin(self._stream_id, self._lease)
+        closing: asyncio.Task[Verdict] | None = None
         guards = [asyncio.create_task(self._keep_lease()), asyncio.create_task(self._obey())]
         subscription = SingleAssignmentDisposable()
         try:
@@ -117,11 +124,15 @@ class _Publication:
             closing = asyncio.create_task(self._close(self._batches.error))
             return await asyncio.shield(closing)
         except asyncio.CancelledError:
-            await self._give_up(StreamCancelledError("the publication of the stream was cancelled"))
+            if closing is None:
+                cancelled = "the publication of the stream was cancelled"
+                await self._give_up(StreamCancelledError(cancelled))
+            else:
+                await asyncio.wait([closing], timeout=self._lease)
             raise
         except StreamNotFoundError as error:
             lost = JournalError(f"the journal has lost the stream {self._stream_id!r}")
-            lost.partial = self._fold.response()
+            lost.partial = self._received()
             raise lost from error
         except Exception as error:  # the journal's, which may still take a verdict
             await self._give_up(error)
@@ -149,9 +160,14 @@ class _Publication:
             async with asyncio.timeout(self._lease):
                 await self._close(error)
 
+    def _received(self) -> ChatResponse | None:
+        for event in self._batches.rest():
+            self._fold.add(event)
+        return self._fold.response()
+
     def _verdict(self, error: Exception | None) -> Verdict:
         if isinstance(error, StreamError) and error.partial is None:
-            error.partial = self._fold.response()
+            error.partial = self._received()
         return Verdict.of(error)
 
     async def _keep_lease(self) -> None:
@@ -196,6 +212,9 @@ async def publish(
     cancelling it. If this process dies, readers get `StreamAbandonedError` when the lease has run
     out.
 
+    A stream that fails does not raise here: the verdict says so, to you and to its readers, and
+    nothing is logged. What raises is what keeps it from being written.
+
     Args:
         journal: where to write.
         stream_id: what readers ask for: 1 to 200 of the characters ``A-Za-z0-9_.:-``. Whoever can
@@ -208,7 +227,8 @@ async def publish(
     Raises:
         ConfigurationError: an argument is wrong.
         StreamExistsError: there is a stream of that id.
-        JournalError: the journal cannot be reached, or refuses; the request is given up then.
+        JournalError: the journal cannot be reached, or refuses; the request is given up then, and
+            ``partial`` is what had been received.
     """
     check_stream_id(stream_id)
     for name, value in (("lease", lease), ("batch_seconds", batch_seconds)):

@@ -107,6 +107,7 @@ end
 redis.call('XADD', KEYS[1], string.format('%d-2', count), 'v', verdict)
 redis.call('DEL', KEYS[2])
 redis.call('PEXPIRE', KEYS[1], keep)
+redis.call('PEXPIRE', KEYS[3], keep)
 return {'ended', count, 0, verdict, ''}
 """
 )

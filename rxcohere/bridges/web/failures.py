@@ -101,11 +101,15 @@ def _bounded(value: Any) -> Any:
     """The value, if it is of moderate size and JSON that a browser can read."""
     if isinstance(value, str):
         return value[:_MOST_CHARACTERS]
+    told = _json_of(value)
+    return value if told is not None and len(told) <= _MOST_CHARACTERS else None
+
+
+def _json_of(value: object) -> str | None:
     try:
-        told = json.dumps(value, default=str, allow_nan=False)
-    except (ValueError, RecursionError):
+        return json.dumps(value, default=str, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
         return None
-    return value if len(told) <= _MOST_CHARACTERS else None
 
 
 def error_response(error: Exception) -> web.Response:
@@ -147,7 +151,7 @@ def refused(error: RxCohereError | str, status: int = 400) -> web.Response:
 
 def _json_response(status: int, body: object) -> web.Response:
     # Not `web.json_response`: its text is Unicode, and halves of surrogate pairs cannot be sent.
-    text = json.dumps(body, default=str)
+    text = _json_of(body) or "null"
     return web.Response(
         status=status, body=text.encode(), content_type="application/json", headers=_HEADERS
     )

@@ -32,7 +32,9 @@ def resumed(source: Source, last_event_id: str) -> Source | None:
     if _TOLD_OF_FAILURE.fullmatch(last_event_id):
         return None
     if not isinstance(source, FollowedStream):
-        raise ConfigurationError(f"this stream has no ids, so {last_event_id!r:.80} is none")
+        raise ConfigurationError(
+            f"this stream is not in a journal, and cannot go on after {last_event_id!r:.80}"
+        )
     return source.after(last_event_id)
 
 

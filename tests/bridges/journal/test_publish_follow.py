@@ -30,6 +30,7 @@ from subscribers import (
 )
 
 from rxcohere import ContentDelta, to_async_iterator
+from rxcohere import operators as rxc
 from rxcohere.bridges.journal import (
     Journal,
     JournalEntry,
@@ -65,6 +66,9 @@ from rxcohere.testing import (
 )
 
 ID = "stream-1"
+LONG = 10 * HANG
+"""A lease that outlasts any test."""
+
 NOT_IDS = ["", "a/b", "a\nb", "a\n", "a b", "é", "x" * 10_000, None, b"a"]
 
 
@@ -328,6 +332,12 @@ def test_a_place_that_cannot_be(after: Any) -> None:
         assert len(str(caught.value)) < 300
 
 
+async def test_the_events_alone() -> None:
+    """They are what the operators take."""
+    async with published(rx.from_iterable(TEXT.events)) as (journal, _):
+        assert await follow(journal, ID).events().pipe(rxc.collect_text()) == ANSWER
+
+
 async def test_iterating_over_it() -> None:
     """`async for` brings the entries, from any of them on; a plain `for` would never end."""
     async with published(rx.from_iterable(TEXT.events)) as (journal, _):
@@ -490,6 +500,67 @@ async def test_a_journal_that_fails(subscriber: Subscribers) -> None:
         await server.until(was_aborted)
 
 
+async def test_a_journal_that_refuses_is_heard_of_at_once(subscriber: Subscribers) -> None:
+    """Its followers get what it said, and do not wait for the lease to run out."""
+
+    class Refusing(Relay):
+        async def append(self, stream_id: str, events: Sequence[ChatEvent], at: int) -> None:
+            raise JournalError("no room")
+
+    journal, source = Refusing(), rx.from_iterable(TEXT.events)
+    async with published(source, journal, lease=LONG) as (_, task):
+        seen = await subscriber().to(follow(journal, ID)).end()
+        assert (type(seen.error), str(seen.error)) == (JournalError, "no room")
+        with pytest.raises(JournalError, match="no room"):
+            await task
+
+
+async def test_the_verdict_that_counts_is_the_one_that_is_given(subscriber: Subscribers) -> None:
+    """A producer whose stream was abandoned just before its end learns what readers were told."""
+
+    class TooLate(MemoryJournal):
+        async def close(self, stream_id: str, verdict: Verdict) -> Verdict:
+            await super().close(stream_id, Verdict(StreamAbandonedError("the lease ran out")))
+            return await super().close(stream_id, verdict)
+
+    async with published(rx.from_iterable(TEXT.events), TooLate()) as (journal, task):
+        verdict = await task
+        seen = await subscriber().to(follow(journal, ID)).end()
+        assert type(verdict.error) is type(seen.error) is StreamAbandonedError
+        assert str(verdict.error) == str(seen.error) == "the lease ran out"
+        assert text_of(events_of(seen)) == ANSWER
+
+
+async def test_cancelling_comes_too_late_for_a_stream_that_is_being_closed(
+    subscriber: Subscribers,
+) -> None:
+    """All of it was written: its readers complete, whatever becomes of the task."""
+
+    class Slow(MemoryJournal):
+        def __init__(self) -> None:
+            super().__init__()
+            self.closing, self.may_close = asyncio.Event(), asyncio.Event()
+
+        async def close(self, stream_id: str, verdict: Verdict) -> Verdict:
+            self.closing.set()
+            await self.may_close.wait()
+            return await super().close(stream_id, verdict)
+
+    journal = Slow()
+    async with published(rx.from_iterable(TEXT.events), journal, lease=LONG) as (_, task):
+        seen = subscriber().to(follow(journal, ID))
+        async with asyncio.timeout(HANG):
+            await journal.closing.wait()
+            task.cancel()
+            await some_turns()
+            assert seen.is_silent
+            journal.may_close.set()
+            await asyncio.wait([task])
+        await seen.end()
+        assert (seen.completed, text_of(events_of(seen))) == (True, ANSWER)
+        assert task.cancelled()
+
+
 # Batches -----------------------------------------------------------------------------------------
 
 
@@ -579,6 +650,28 @@ async def test_bad_arguments_of_publish(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):
         await publish(journal, ID, rx.never(), **options)
     await journal.begin(ID, HANG)
+
+
+@pytest.mark.parametrize("stream", [None, "text", TEXT.events, iter(TEXT.events), rx.never])
+async def test_what_is_no_stream_is_not_published(stream: Any) -> None:
+    """It is refused, and no stream has begun."""
+    journal = MemoryJournal()
+    with pytest.raises(ConfigurationError, match="Observable"):
+        await publish(journal, ID, stream)
+    await journal.begin(ID, HANG)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+async def test_a_stream_of_something_else(subscriber: Subscribers, before: int) -> None:
+    """What is no event ends it: the verdict says what came, and so do the followers."""
+    source: Any = rx.of(*TEXT.events[:before], "text", TEXT.events[before])
+    async with published(source, lease=LONG) as (journal, task):
+        verdict = await task
+        seen = await subscriber().to(follow(journal, ID)).end()
+        assert type(verdict.error) is type(seen.error) is ConfigurationError
+        assert str(verdict.error) == str(seen.error)
+        assert "str" in str(seen.error)
+        assert response_of(events_of(seen)) == response_of(TEXT.events[:before])
 
 
 async def test_an_id_that_is_taken() -> None:

@@ -53,6 +53,7 @@ from rxcohere.errors import (
     BlockingCallError,
     BufferOverflowError,
     ConfigurationError,
+    ConnectionFailedError,
     JournalError,
     RxCohereError,
     StreamAbandonedError,
@@ -314,6 +315,18 @@ async def test_when_there_is_nothing_more() -> None:
         assert feed.subscriptions == 0
 
 
+async def test_an_empty_stream_that_is_complete() -> None:
+    """There is nothing to send of it, nor after the last entry where the handler itself begins."""
+    empty, whole = await journal_of([]), await journal_of(TEXT.events)
+    last = str(len(TEXT.events))
+    for source in (follow(empty, ID), follow(whole, ID, after=last)):
+        async with serving(handler_of(source)) as url:
+            for method in ("GET", "HEAD"):
+                answer = await get(url, method)
+                assert (answer.status, answer.body) == (204, b"")
+                assert "text/event-stream" not in answer.headers.get("content-type", "")
+
+
 NO_PLACES = ["0", "-1", "x", "1.0", "٣", "999", "1:errors", "0:error", "x:error", "9" * 7000]
 NO_PLACES += ["<script>alert(1)</script>", "1 ", "1;2"]
 
@@ -384,6 +397,29 @@ async def test_an_error_before_anything_is_a_status(
     else:
         assert told["message"] == TOLD.get(type(error), "x")
     assert reports == ([] if isinstance(error, RxCohereError) else [error])
+
+
+HOST = "model-7.internal.example:8443"
+
+
+@pytest.mark.parametrize(("kind", "status"), [(ConnectionFailedError, 502), (JournalError, 503)])
+@pytest.mark.parametrize("events", [0, 3], ids=["early", "late"])
+async def test_the_hosts_of_the_server_are_for_its_log(
+    kind: type[StreamError], status: int, events: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client is told that something could not be reached, the log where that is."""
+    error = kind(f"cannot connect to {HOST}")
+    source = rx.concat(rx.from_iterable(TEXT.events[:events]), rx.throw(error))
+    async with serving(handler_of(source)) as url:
+        answer = await get(url)
+    assert answer.status == (200 if events else status)
+    assert kind.__name__.encode() in answer.body
+    assert HOST.encode() not in answer.body
+    assert HOST not in str(answer.headers)
+    logged = [each for each in caplog.records if each.name == "rxcohere.bridges.web.failures"]
+    assert [each.levelname for each in logged] == ["WARNING"]
+    assert HOST in logged[0].getMessage()
+    assert kind.__name__ in logged[0].getMessage()
 
 
 async def test_a_stream_that_there_is_not() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -16,9 +17,10 @@ from subscribers import ANSWER, HANG, TEXT, Boom
 
 from rxcohere import MessageEnd, UnknownEvent, parse_event
 from rxcohere.bridges.journal import JournalPage, MemoryJournal, follow
-from rxcohere.bridges.web import event_frames
+from rxcohere.bridges.web import event_frames, resumed
 from rxcohere.errors import (
     ConfigurationError,
+    ServiceUnavailableError,
     StreamNotFoundError,
     StreamTruncatedError,
     UnauthorizedError,
@@ -129,6 +131,18 @@ async def test_a_type_cannot_break_out_of_its_line(kind: str) -> None:
     assert error is None
     assert sent.event == "message"
     assert json.loads(sent.data) == {"type": kind}
+
+
+async def test_an_event_of_the_type_of_an_error_frame() -> None:
+    """No event of a model's passes for the frame that tells of a failure: it has no type line."""
+    event = parse_event({"type": "error", "message": "not ours"})
+    assert isinstance(event, UnknownEvent)
+    pieces, error = await pieces_of(event_frames(rx.just(event)))
+    sent, done = events_in(pieces)
+    assert error is None
+    assert b"event:" not in b"".join(pieces)
+    assert (sent.event, sent.id, done.data) == ("message", "", b"[DONE]")
+    assert json.loads(sent.data) == {"type": "error", "message": "not ours"}
 
 
 async def test_a_stream_without_events() -> None:
@@ -253,6 +267,34 @@ async def test_what_an_error_does_not_tell() -> None:
     assert b"secret-1" not in b"".join(pieces)
 
 
+HUGE = 3_000_000 * "y"
+UNREADABLE: list[Any] = [
+    pytest.param(math.nan, 1.0, id="NaN"),
+    pytest.param({"x": [-math.inf]}, 1.0, id="-Infinity within"),
+    pytest.param(HUGE, 1.0, id="3 MB"),
+    pytest.param([HUGE], 1.0, id="3 MB in a list"),
+    pytest.param({"message": HUGE}, 1.0, id="3 MB of message"),
+    pytest.param(10**5000, 1.0, id="many digits"),
+    pytest.param("short", math.nan, id="retry after NaN"),
+    pytest.param("short", math.inf, id="retry after Infinity"),
+]
+
+
+@pytest.mark.parametrize(("body", "retry_after"), UNREADABLE)
+async def test_an_error_that_a_browser_could_not_read(body: Any, retry_after: float) -> None:
+    """What is no finite JSON, or megabytes of it, is left out or cut; the rest is told."""
+    problem = ServiceUnavailableError(503, body, None, retry_after)
+    pieces, error = await pieces_of(event_frames(rx.throw(problem)))
+    assert error is problem
+    last = events_in(pieces)[-1]
+    told = json.loads(last.data, parse_constant=lambda name: pytest.fail(f"it says {name}"))
+    assert (told["error"], told["status_code"]) == ("ServiceUnavailableError", 503)
+    assert told["message"].startswith("the server answered 503")
+    assert told["retry_after"] == (retry_after if math.isfinite(retry_after) else None)
+    assert (told["body"] == body) is (body == "short")
+    assert len(last.data) < 5_000
+
+
 async def test_an_event_that_cannot_be_written() -> None:
     """It is an error like any other, after what came before."""
     odd = parse_event({"type": "content-delta"}).model_copy(update={"index": object()})
@@ -322,3 +364,33 @@ async def test_what_is_no_event_is_refused() -> None:
     assert isinstance(error, ConfigurationError)
     assert len(pieces) == 1
     assert ANSWER.encode() not in pieces[0]
+
+
+# Going on ----------------------------------------------------------------------------------------
+
+
+async def test_where_a_source_is_resumed() -> None:
+    """At the beginning without an id, after the entry with one, and not after it has failed."""
+    journal = await journal_of(TEXT.events)
+    source = follow(journal, ID)
+    assert resumed(source, "") is source
+    later = resumed(source, "4")
+    assert later is not None
+    pieces, _ = await pieces_of(event_frames(later))
+    first = events_in(pieces)[0]
+    assert int(first.id) > 4
+    rest = [parse_event(each.data) for each in events_in(pieces)[:-1]]
+    assert text_of([*TEXT.events[:4], *rest]) == ANSWER
+    for told_of_failure in ("4:error", ":error"):
+        assert resumed(source, told_of_failure) is None
+
+
+def test_a_source_without_ids_is_not_resumed() -> None:
+    """Any id but that of an error frame is refused; without one it is the source itself."""
+    source: rx.Observable[Any] = rx.from_iterable(TEXT.events)
+    assert resumed(source, "") is source
+    for told_of_failure in ("4:error", ":error"):
+        assert resumed(source, told_of_failure) is None
+    for place in ("4", "x", "0:error"):
+        with pytest.raises(ConfigurationError, match=place):
+            resumed(source, place)

@@ -159,6 +159,17 @@ async def test_a_request_that_is_no_websocket() -> None:
     assert feed.subscriptions == 0
 
 
+async def test_a_handshake_of_an_old_version() -> None:
+    """HTTP/1.0 has no upgrades (RFC 6455, section 4.1): the client is told of it, and refused."""
+    feed = Feed()
+    async with serving(handler_of(feed.source)) as url, raw_client(url) as client:
+        await client.send(UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        head, _, body = (await client.read_to_end()).partition(b"\r\n\r\n")
+        assert head.split(b" ", 2)[1] == b"426"
+        assert json.loads(body)["error"] == "ConfigurationError"
+    assert feed.subscriptions == 0
+
+
 @pytest.mark.parametrize("error", [StreamTruncatedError("cut"), Boom("cut"), TimeoutError("cut")])
 async def test_an_error(error: Exception, reports: Reports) -> None:
     """The last message tells of it, and the socket is closed with 1011."""
