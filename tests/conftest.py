@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import logging
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -114,3 +116,16 @@ async def eager_tasks() -> AsyncIterator[None]:
     loop.set_task_factory(factory)
     yield
     loop.set_task_factory(before)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate with its key, for nobody."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed, which makes the certificate")
+    path = tmp_path / "certificate.pem"
+    make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout -"
+    made = subprocess.run([openssl, *make.split()], capture_output=True, check=True)
+    path.write_bytes(made.stdout)
+    return path

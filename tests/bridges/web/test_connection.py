@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -375,19 +373,6 @@ async def test_a_socket_of_another_family(tmp_path: Any) -> None:
 
 
 # Over TLS ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate with its key, for nobody."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed, which makes the certificate")
-    path = tmp_path / "certificate.pem"
-    make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout -"
-    made = subprocess.run([openssl, *make.split()], capture_output=True, check=True)
-    path.write_bytes(made.stdout)
-    return path
 
 
 async def test_over_tls(certificate: Path) -> None:
