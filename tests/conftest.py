@@ -88,8 +88,9 @@ def subscriber() -> Iterator[Callable[..., Subscriber]]:
     made: list[Subscriber] = []
 
     def make(react: Callable[[Any], None] | None = None) -> Subscriber:
-        made.append(Subscriber(react))
-        return made[-1]
+        one = Subscriber(react)
+        made.append(one)  # other threads make some too, so the last is not this one
+        return one
 
     yield make
     assert [each.breaches for each in made] == [[] for _ in made]
