@@ -13,12 +13,14 @@ from rxcohere.errors import ConfigurationError
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
-def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+def check_seconds(
+    name: str, value: object, *, zero: bool = False, most: float = sys.float_info.max
+) -> None:
     """Refuses what is no finite number (a bool is none) or is out of range."""
     if (
         not isinstance(value, (int, float))
         or isinstance(value, bool)
-        or not abs(value) <= sys.float_info.max  # infinities, NaN, and integers beyond any float
+        or not abs(value) <= most  # infinities, NaN, and integers beyond any float
         or value < 0
         or (value == 0 and not zero)
     ):
@@ -54,7 +56,7 @@ class Timeouts:
         for limit in fields(self):
             value = getattr(self, limit.name)
             if value is not None:
-                _check_seconds(f"timeouts.{limit.name}", value)
+                check_seconds(f"timeouts.{limit.name}", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         check_whole("retry.attempts", self.attempts, 1)
-        _check_seconds("retry.max_wait", self.max_wait, zero=True)
+        check_seconds("retry.max_wait", self.max_wait, zero=True)
 
 
 def _no_additions() -> Mapping[str, Any]:
@@ -105,7 +107,7 @@ class RequestOptions:
 
     def __post_init__(self) -> None:
         if self.timeout_in_seconds is not None:
-            _check_seconds("request_options.timeout_in_seconds", self.timeout_in_seconds)
+            check_seconds("request_options.timeout_in_seconds", self.timeout_in_seconds)
             if self.timeouts is not None:
                 raise ConfigurationError(
                     "request_options has both timeout_in_seconds and timeouts; give one of them"

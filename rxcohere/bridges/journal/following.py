@@ -20,6 +20,7 @@ from rxcohere.delivery import tell
 from rxcohere.errors import ConfigurationError, JournalError, StreamError, StreamNotFoundError
 from rxcohere.events import ChatEvent, MessageEnd
 from rxcohere.folds import ResponseFold
+from rxcohere.options import check_seconds
 from rxcohere.response import ChatResponse
 from rxcohere.runtime import running_loop
 from rxcohere.subscription import TaskSubscription, deliver, unowned
@@ -61,11 +62,10 @@ class FollowedBatches:
             self._verdict = page.verdict
             if entries:
                 return entries
-        # Each follower has an error of its own, in the producer's process too: those who raise it
-        # add to it where they were.
-        error = Verdict.from_json(self._verdict.to_json()).error
-        if error is None:
+        if self._verdict.error is None:
             return []
+        # Each follower has an error of its own: those who raise it add to it where they were.
+        error = copy.copy(self._verdict.error)
         if isinstance(error, StreamError) and error.partial is None:
             error.partial = self.partial()
         raise error
@@ -220,6 +220,5 @@ def follow(
         JournalError: through ``on_error``, if the journal cannot be reached, or has lost something.
     """
     check_stream_id(stream_id)
-    if not isinstance(patience, (int, float)) or not patience >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"expected patience to be 0 or more seconds, got {patience!r}")
+    check_seconds("patience", patience, zero=True)
     return FollowedStream(journal, stream_id, _place(after), patience)

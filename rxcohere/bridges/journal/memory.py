@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from rxcohere.errors import (
     StreamNotFoundError,
 )
 from rxcohere.events import ChatEvent
+from rxcohere.options import check_seconds
 from rxcohere.runtime import schedule
 
 
@@ -50,9 +52,7 @@ class _Stream:
     def end_if_abandoned(self) -> None:
         """Ends it if the lease has run out."""
         if time.monotonic() >= self.leased_until:
-            self.end(
-                Verdict(StreamAbandonedError("the producer of the stream let its lease run out"))
-            )
+            self.end(Verdict.of_abandoned())
 
     def wake(self) -> None:
         """Wakes all who wait for something to change."""
@@ -87,8 +87,7 @@ class MemoryJournal:
     """
 
     def __init__(self, *, keep: float = 3600.0) -> None:
-        if not (isinstance(keep, (int, float)) and keep >= 0):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"expected keep to be 0 or more seconds, got {keep!r}")
+        check_seconds("keep", keep, zero=True, most=math.inf)
         self._keep = keep
         self._lock = threading.RLock()
         self._streams: dict[str, _Stream] = {}

@@ -22,6 +22,7 @@ from rxcohere.errors import (
 )
 from rxcohere.events import EVENT_TYPES, ChatEvent
 from rxcohere.folds import Compactor, ResponseFold
+from rxcohere.options import check_seconds, check_whole
 from rxcohere.pausing import subscribing_through
 from rxcohere.response import ChatResponse
 from rxcohere.runtime import schedule
@@ -231,11 +232,9 @@ async def publish(
             ``partial`` is what had been received.
     """
     check_stream_id(stream_id)
-    for name, value in (("lease", lease), ("batch_seconds", batch_seconds)):
-        if not (isinstance(value, (int, float)) and 0 < value < threading.TIMEOUT_MAX):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"expected {name} to be above 0 seconds, got {value!r}")
-    if type(batch_events) is not int or batch_events < 1:
-        raise ConfigurationError(f"expected batch_events to be 1 or more, got {batch_events!r}")
+    check_seconds("lease", lease, most=threading.TIMEOUT_MAX)
+    check_seconds("batch_seconds", batch_seconds, most=threading.TIMEOUT_MAX)
+    check_whole("batch_events", batch_events, 1)
     if not isinstance(stream, Observable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"expected an Observable of ChatEvents, got {stream!r:.80}")
     batches = _EventBatches(batch_seconds, batch_events)

@@ -29,13 +29,15 @@ from rxcohere.errors import (
     StreamNotFoundError,
 )
 from rxcohere.events import ChatEvent
+from rxcohere.options import check_seconds, check_whole
 
-_ABANDONED: Final = Verdict(
-    StreamAbandonedError("the producer of the stream let its lease run out")
-).to_json()
+_ABANDONED: Final = Verdict.of_abandoned().to_json()
 
 _PAGE = 1000
 """How many records one command reads."""
+
+_LONGEST = 1e9
+"""Seconds; Redis counts milliseconds, which have to fit into its integers."""
 
 _WAKE_KEPT = 60_000
 """Milliseconds for which a wake-up call lies around: longer than any read blocks."""
@@ -95,11 +97,9 @@ class RedisJournal:
         max_events: int = 100_000,
         reconnect: float = 10.0,
     ) -> None:
-        for name, seconds in (("keep", keep), ("reconnect", reconnect)):
-            if not (isinstance(seconds, (int, float)) and 0 < seconds < 1e9):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ConfigurationError(f"expected {name} to be above 0 seconds, got {seconds!r}")
-        if type(max_events) is not int or max_events < 1:
-            raise ConfigurationError(f"expected max_events to be 1 or more, got {max_events!r}")
+        check_seconds("keep", keep, most=_LONGEST)
+        check_seconds("reconnect", reconnect, most=_LONGEST)
+        check_whole("max_events", max_events, 1)
         if not isinstance(prefix, str) or "{" in prefix:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"expected prefix to be text without '{{', got {prefix!r}")
         self._server = RedisServer(server, reconnect)

@@ -31,6 +31,11 @@ class Verdict:
         foreign.__cause__ = error
         return cls(foreign)
 
+    @classmethod
+    def of_abandoned(cls) -> Verdict:
+        """That on a stream whose producer died, as far as anybody can tell."""
+        return cls(errors.StreamAbandonedError("the producer of the stream let its lease run out"))
+
     def to_json(self) -> str:
         """One line of JSON."""
         if self.error is None:

@@ -11,8 +11,8 @@ from reactivex import Observable
 from rxcohere.batches import Batches, loop_closed
 from rxcohere.bridges.handover import Handover, check_observable
 from rxcohere.bridges.journal import FollowedStream, JournalEntry
-from rxcohere.errors import ConfigurationError
 from rxcohere.events import ChatEvent
+from rxcohere.options import check_seconds
 
 T = TypeVar("T")
 
@@ -32,18 +32,8 @@ def check_arguments(source: object, heartbeat: float, send_timeout: float = 1.0)
         ConfigurationError: the source is no observable, or a time is not above 0 seconds.
     """
     check_observable(source)
-    check_seconds("heartbeat", heartbeat)
-    check_seconds("send_timeout", send_timeout)
-
-
-def check_seconds(name: str, value: float) -> None:
-    """Refuses what is no time to wait.
-
-    Raises:
-        ConfigurationError: it is not above 0 seconds, or above what a timer can wait.
-    """
-    if not (isinstance(value, (int, float)) and 0 < value < threading.TIMEOUT_MAX):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"expected {name} to be above 0 seconds, got {value!r}")
+    check_seconds("heartbeat", heartbeat, most=threading.TIMEOUT_MAX)
+    check_seconds("send_timeout", send_timeout, most=threading.TIMEOUT_MAX)
 
 
 def open_batches(source: Source) -> Batches[Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
@@ -13,9 +14,9 @@ from rxcohere.bridges.journal import FollowedStream, Journal, abort, follow
 from rxcohere.bridges.journal.journal import check_stream_id
 from rxcohere.bridges.web.event_stream import event_stream
 from rxcohere.bridges.web.failures import error_response, refusal, refused
-from rxcohere.bridges.web.pulling import check_seconds
 from rxcohere.bridges.web.websocket import websocket
 from rxcohere.errors import ConfigurationError, RxCohereError
+from rxcohere.options import check_seconds, check_whole
 
 Authorize: TypeAlias = Callable[
     [web.Request, str, Literal["follow", "abort"]], Awaitable[bool | None]
@@ -195,11 +196,10 @@ def relay_routes(
         raise ConfigurationError(f"expected a prefix like '/streams', got {prefix!r}")
     if authorize is not None and not callable(authorize):
         raise ConfigurationError(f"expected authorize to be an async function, got {authorize!r}")
-    if type(max_followers) is not int or max_followers < 1:
-        raise ConfigurationError(f"expected max_followers to be 1 or more, got {max_followers!r}")
-    check_seconds("heartbeat", heartbeat)
-    check_seconds("send_timeout", send_timeout)
-    follow(journal, "any", patience=patience)  # refuses a patience that is none
+    check_whole("max_followers", max_followers, 1)
+    check_seconds("heartbeat", heartbeat, most=threading.TIMEOUT_MAX)
+    check_seconds("send_timeout", send_timeout, most=threading.TIMEOUT_MAX)
+    check_seconds("patience", patience, zero=True)
     times = {"heartbeat": heartbeat, "send_timeout": send_timeout}
     relay = _Relay(journal, authorize, max_followers, patience, times)
     path = prefix + "/{stream_id:[^/]+}"
