@@ -26,6 +26,7 @@ class TcpProxy:
         silent: what comes on any connection is dropped, and new ones hear nothing. A connection
             that was silenced once stays so.
         refusing: new connections are reset.
+        foiled: is set when a client has tried in vain: what it sent was dropped, or it was refused.
     """
 
     def __init__(self, port: int, budget: Callable[[], int | None] = lambda: None) -> None:
@@ -38,6 +39,7 @@ class TcpProxy:
         self.resets = 0
         self.silent = False
         self.refusing = False
+        self.foiled = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -81,6 +83,7 @@ class TcpProxy:
         self._clients[writer] = self.silent
         if self.refusing:
             self._reset(writer)
+            self.foiled.set()
         server: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
@@ -109,6 +112,7 @@ class TcpProxy:
         try:
             while data := await reader.read(1 << 16):
                 if self._clients.get(client, True):
+                    self.foiled.set()
                     continue
                 to.write(data[:budget])
                 if budget is not None:

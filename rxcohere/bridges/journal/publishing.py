@@ -32,7 +32,8 @@ class _EventBatches(abc.ObserverBase[ChatEvent]):
     """Takes what a stream brings, on whatever thread, and gives it out in batches.
 
     The first event comes at once; then a batch comes when so many seconds have passed since the one
-    before, or so many events have come.
+    before, or so many events have come. What waits is merged as it comes, under a lock, so that
+    a journal that cannot be reached for a while costs no more memory than the text has.
     """
 
     def __init__(self, seconds: float, max_events: int) -> None:

@@ -112,8 +112,9 @@ async def test_a_command_under_way_when_a_journal_is_closed(
             proxy.refusing = True
             proxy.reset()
         call = asyncio.ensure_future(CALLS[name](journal))
-        await asyncio.sleep(0.05)  # it is under way, or between two attempts
-        assert not call.done()
+        async with asyncio.timeout(HANG):
+            await proxy.foiled.wait()
+        assert not call.done()  # it is under way, or between two attempts
         await journal.aclose()
         async with asyncio.timeout(HANG):
             [result] = await asyncio.gather(call, return_exceptions=True)
@@ -135,7 +136,8 @@ async def test_follower_and_producer_when_a_journal_is_closed_in_the_middle_of_a
             proxy.silence()
             talk.say(" two")
             late = subscriber().to(follow(journal, ID))
-            await asyncio.sleep(0.05)  # all of it is under way
+            async with asyncio.timeout(HANG):
+                await proxy.foiled.wait()
             await journal.aclose()
             await reader.fails()
             await late.end()
