@@ -101,6 +101,8 @@ class RedisServer:
             await self._client.aclose()
         if self._under_way:  # redis may have lost the cancellation
             await asyncio.wait(self._under_way)
+            if self._owned:  # and have connected meanwhile
+                await self._client.aclose()
 
     def check(self) -> None:
         """Sees to it that it can be used here.
