@@ -11,6 +11,7 @@ from typing import NamedTuple
 __all__ = ["SSEDecoder", "ServerSentEvent", "comment", "encode"]
 
 _BOM = b"\xef\xbb\xbf"
+_CR = 13  # as a number, which is found in bytes six times as fast as bytes of one
 _DEFAULT_TYPE = "message"
 
 # More digits than this are no waiting time, and int() refuses long strings of them; 640 is the
@@ -52,6 +53,8 @@ class SSEDecoder:
 
     Attributes:
         last_event_id: The last event id as of the last blank line, `""` at first.
+        pending: The number of bytes held for the unfinished event, its unfinished line and the
+            data lines so far with their line ends; 0 where there is none.
         retry: The last valid reconnection time in milliseconds, `None` at first.
     """
 
@@ -65,8 +68,10 @@ class SSEDecoder:
         "_head",
         "_id",
         "_line",
+        "_plain",
         "_type",
         "last_event_id",
+        "pending",
         "retry",
     )
 
@@ -78,6 +83,8 @@ class SSEDecoder:
         self._head: bytes | None = b""
         # The last chunk ended with CR: an LF at the start of the next belongs to it.
         self._after_cr = False
+        # Nothing of the above: a chunk without CR can be taken as it is.
+        self._plain = False
         self._start_block()
         # Committed to last_event_id by a blank line only, so an unfinished block changes nothing.
         self._id = ""
@@ -85,18 +92,11 @@ class SSEDecoder:
 
     def _start_block(self) -> None:
         self._at_rest = True
+        self.pending = 0
         self._type = ""
         self._data: list[bytes] = []
         self._data_size = 0
         self._block_retry: int | None = None
-
-    @property
-    def pending(self) -> int:
-        """The number of bytes held for the unfinished event; 0 where there is none.
-
-        Counts the unfinished line and the data lines so far with their line ends.
-        """
-        return len(self._line) + self._data_size + len(self._head or b"")
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that end in this chunk, in order; an empty chunk changes nothing.
@@ -104,7 +104,7 @@ class SSEDecoder:
         Raises:
             ValueError: The decoder was closed.
         """
-        text = self._normalise(chunk)
+        text = chunk if self._plain and _CR not in chunk else self._normalise(chunk)
         events: list[ServerSentEvent] = []
         size = len(text)
         end = text.rfind(b"\n\n") + 2  # no frame ends beyond it
@@ -135,8 +135,12 @@ class SSEDecoder:
         Raises:
             ValueError: The decoder was closed.
         """
-        text = self._normalise(chunk)
-        found: list[bytes] = []
+        text = chunk if self._plain and _CR not in chunk else self._normalise(chunk)
+        if self._at_rest and text.endswith(b"\n\n"):  # as where each chunk is one event
+            found: list[bytes] = _FRAMES_DATA(text)
+            if found[-1]:
+                return found
+        found = []
         size = len(text)
         end = text.rfind(b"\n\n") + 2
         pos = 0
@@ -162,6 +166,7 @@ class SSEDecoder:
         whether something is lost, read `pending` before. Closing again does nothing.
         """
         self._closed = True
+        self._plain = False
         self._head = None
         self._line.clear()
         self._start_block()
@@ -175,15 +180,18 @@ class SSEDecoder:
             chunk = self._head + chunk
             if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
                 self._head = chunk
+                self.pending = len(chunk)
                 return b""
             self._head = None
+            self.pending = 0
             chunk = chunk.removeprefix(_BOM)
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
-        if b"\r" in chunk:
+        if _CR in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._plain = not self._after_cr
         return chunk
 
     def _read_block(self, text: bytes, pos: int) -> tuple[int, ServerSentEvent | None]:
@@ -204,6 +212,7 @@ class SSEDecoder:
                 return pos, self._dispatch()
             self._read_field(line)
         self._line += text[pos:]
+        self.pending = len(self._line) + self._data_size
         return len(text), None
 
     def _read_field(self, line: bytes) -> None:

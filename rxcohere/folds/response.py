@@ -60,6 +60,9 @@ class ResponseFold:
     It is built from the deltas alone, so what stayed empty is absent, as in the non-streaming
     reply; content and tool calls stand in the order of their index, citations in that of their
     arrival. Tool arguments stay as streamed (`ChatResponse.normalized` gives the other form).
+
+    Attributes:
+        ended: ``message-end`` has come; what follows it says nothing about the response.
     """
 
     __slots__ = (
@@ -69,11 +72,13 @@ class ResponseFold:
         "_current",
         "_end",
         "_id",
+        "_latest_block",
         "_latest_call",
         "_logprobs",
         "_plan",
         "_role",
         "_started",
+        "ended",
     )
 
     def __init__(self) -> None:
@@ -82,12 +87,14 @@ class ResponseFold:
         self._role: str | None = None
         self._blocks: list[_Block] = []
         self._current: dict[tuple[int, str], _Block] = {}
+        self._latest_block = _Block(-1, "", {})  # that something was added to
         self._plan = TextBuffer()
         self._calls: list[ToolCallBuilder] = []
         self._latest_call: dict[int, ToolCallBuilder] = {}
         self._citations: list[Citation] = []
         self._logprobs: list[LogprobItem] = []
         self._end: MessageEnd | None = None
+        self.ended = False
 
     def push(self, event: ChatEvent) -> tuple[ChatResponse, ...]:
         """Nothing yet."""
@@ -99,14 +106,9 @@ class ResponseFold:
         response = self.response()
         return () if response is None else (response,)
 
-    @property
-    def ended(self) -> bool:
-        """Whether ``message-end`` has come; what follows it says nothing about the response."""
-        return self._end is not None
-
     def add(self, event: ChatEvent) -> bool:
         """Takes one event in, and tells whether it says anything about the response."""
-        if self._end is not None:
+        if self.ended:
             return False
         # Most frequent first, and by exact type: `isinstance` on pydantic models is slow to say no.
         if type(event) is ContentDelta:
@@ -144,6 +146,7 @@ class ResponseFold:
             self._role = None if message is None else message.role
         elif type(event) is MessageEnd:
             self._end = event
+            self.ended = True
         elif type(event) is CitationGeneration:
             self._citations.extend(event.citations or ())
         else:
@@ -152,10 +155,10 @@ class ResponseFold:
         return True
 
     def _block(self, index: int, kind: str) -> TextBuffer:
-        block = self._current.get((index, kind))
-        if block is None:
-            block = self._current[index, kind] = _Block(index, kind, {})
-            self._blocks.append(block)
+        block = self._latest_block  # nearly always the one
+        if block.index != index or block.kind != kind:
+            found = self._current.get((index, kind))
+            block = self._latest_block = found or self._add_block(index, kind, {})
         return block.text
 
     def _open_block(self, index: int, content: ContentFragment | None) -> None:
@@ -165,9 +168,12 @@ class ResponseFold:
         kind = content.type or ("text" if content.thinking is None else "thinking")
         extra = content.model_dump(exclude_unset=True, exclude_none=True, exclude={"type"})
         text = extra.pop(kind, None) if kind in ("text", "thinking") else None
-        block = self._current[index, kind] = _Block(index, kind, extra)
+        self._add_block(index, kind, extra).text.append(text or "")
+
+    def _add_block(self, index: int, kind: str, extra: dict[str, Any]) -> _Block:
+        block = self._current[index, kind] = self._latest_block = _Block(index, kind, extra)
         self._blocks.append(block)
-        block.text.append(text or "")
+        return block
 
     def _open_call(self, index: int, head: ToolCall | None) -> ToolCallBuilder:
         call = self._latest_call[index] = ToolCallBuilder(index, head)

@@ -141,6 +141,7 @@ class SharedResponse:
         self._listening: list[Subscriber] = []  # the subscribers, as of the last event
         self._event: ChatEvent  # the last event, and who has not heard it
         self._still_to_hear: Iterator[Subscriber] = iter(())
+        self._bringing = False
 
     def subscribe(
         self, observer: abc.ObserverBase[ChatEvent], scheduler: abc.SchedulerBase | None = None
@@ -201,7 +202,8 @@ class SharedResponse:
                 self._set_clock(departure)
 
     def _on_next(self, event: ChatEvent) -> None:
-        self._bring_event()  # the one before, if a subscriber to it has made the source speak
+        if self._bringing:  # the one before: a subscriber to it has made the source speak
+            self._bring_event()
         self.count += 1
         self._recent.append(event)
         if len(self._recent) >= _RECENT:
@@ -217,20 +219,24 @@ class SharedResponse:
 
     def _bring_event(self) -> None:
         """Brings the event to those who are still to hear it."""
+        self._bringing = True
+        event = self._event
         interruption: BaseException | None = None
         for subscriber in self._still_to_hear:
             try:
-                subscriber.on_next(self._event)
+                subscriber.on_next(event)
             except BaseException as problem:
                 if is_interruption(problem):
                     interruption = problem  # passes once everybody has heard
                 else:
                     subscriber.fail(problem)
+        self._bringing = False
         if interruption is not None:
             raise interruption
 
     def _end(self, error: Exception | None) -> None:
-        self._bring_event()  # the last one, if a subscriber to it has brought about the end
+        if self._bringing:  # the last one: a subscriber to it has brought about the end
+            self._bring_event()
         with self._exclusively():
             if self._verdict is not None:
                 return
