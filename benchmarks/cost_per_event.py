@@ -1,12 +1,11 @@
 """What one event costs: CPU time of rxcohere beside the floor and beside the official SDK.
 
 Run it with ``pip install -e '.[bench]'`` and ``python benchmarks/cost_per_event.py``. A server in a
-process of its own sends one answer of many deltas as fast as it is read. The contestants take
-turns, for several rounds; what is printed is the median CPU time of an event in this process, and
-the median over the rounds of its ratio to the floor of the same round.
-
-The floor is the least that typed events can cost here: aiohttp, a split on blank lines, and
-pydantic's ``validate_json`` of our own union, up to ``message-end``.
+process of its own sends answers of many deltas in three shapes: ``burst``, one answer as fast as it
+is read; ``each``, likewise, but each event is a chunk and a write of its own; and ``paced``, 100
+answers at a time of 50 tokens a second. The contestants take turns, on each event loop, for several
+rounds. What is printed is the median CPU time of an event in this process, request and all, and the
+median over the rounds of its ratio to the floor of the same round, shape and loop.
 """
 
 from __future__ import annotations
@@ -14,150 +13,192 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
 
-import aiohttp
-from pydantic import TypeAdapter
+from contestants import ANTHROPIC, FLOOR, OPENAI, SDK, SDK_SYNC, SHARE, Contestant, contestants
+from serving import path, serving
 
-from rxcohere import ChatEvent, ChatStream, CohereClient, MessageEnd
-from rxcohere import operators as rxc
-from rxcohere.testing import ReplayServer, Transcript
+Costs: TypeAlias = dict[str, list[float]]
+"""By contestant: µs an event, one value a round."""
+Table: TypeAlias = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""By shape, loop and contestant: the median µs an event, and how many times the floor that is."""
 
-MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Count."}]
-CHUNK = 16_384  # bytes the server writes at a time
-
-
-def events(deltas: int) -> list[dict[str, Any]]:
-    message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": []}
-
-    def content(value: dict[str, str]) -> dict[str, Any]:
-        return {"index": 0, "delta": {"message": {"content": value}}}
-
-    return [
-        {"id": "benchmark", "type": "message-start", "delta": {"message": message}},
-        {"type": "content-start", **content({"type": "text", "text": ""})},
-        *({"type": "content-delta", **content({"text": f" {n % 997}"})} for n in range(deltas)),
-        {"type": "content-end", "index": 0},
-        {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": {}}},
-    ]
+RATE = 50  # tokens a second of a paced stream
 
 
-async def serve(deltas: int) -> None:
-    async with ReplayServer(Transcript.of(events(deltas)), chunking=CHUNK) as server:
-        print(server.url, flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+@dataclass(frozen=True)
+class Shape:
+    """How the events come.
+
+    Attributes:
+        name: as the server knows it.
+        tokens: of each stream.
+        streams: how many at a time.
+        slower: tokens of a stream for who costs tens of times as much.
+    """
+
+    name: str
+    tokens: int
+    streams: int = 1
+    slower: int | None = None
+
+    @property
+    def path(self) -> str:
+        """What asks the server for it."""
+        return path(shape=self.name, tokens=self.tokens, rate=RATE)
+
+    def smaller(self) -> Shape:
+        """The one for who is slow."""
+        return Shape(self.name, self.slower or self.tokens, self.streams)
 
 
-async def floor(url: str, validate: Callable[[bytes], Any]) -> None:
-    rest = b""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{url}/v2/chat", json=body()) as response,
-    ):
-        async for chunk in response.content.iter_any():
-            *frames, rest = (rest + chunk).split(b"\n\n")
-            for frame in frames:
-                event = validate(frame[frame.index(b"data: ") + 6 :])
-                if type(event) is MessageEnd:
-                    return
+SLOW = (SDK, SDK_SYNC, OPENAI, ANTHROPIC)
 
 
-def body() -> dict[str, Any]:
-    return {"model": "m", "messages": MESSAGES, "stream": True}
+def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """How to make each kind of loop that is installed."""
+    found: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if find_spec("uvloop"):
+        import uvloop
+
+        found["uvloop"] = uvloop.new_event_loop
+    return found
 
 
-async def iterate(stream: ChatStream) -> None:
-    async for _ in stream:
-        pass
+async def cost(shape: Shape, run: Contestant) -> float:
+    """µs of CPU time for each token of all streams of this shape."""
+
+    async def begin(number: int) -> None:
+        # Spread over one interval, or all streams would speak at the same moment.
+        await asyncio.sleep(number / RATE / shape.streams)
+        await run()
+
+    gc.collect()
+    before = time.process_time()
+    await asyncio.gather(*map(begin, range(shape.streams)))
+    return (time.process_time() - before) / shape.tokens / shape.streams * 1e6
 
 
-async def subscribe_to_text(stream: ChatStream) -> None:
-    done = asyncio.get_running_loop().create_future()
-    stream.text().subscribe(lambda _: None, done.set_exception, lambda: done.set_result(None))
-    await done
+class Entrants:
+    """The contestants on one loop, ready to run."""
+
+    def __init__(self, make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self._runner = asyncio.Runner(loop_factory=make_loop)
+        self._stack = AsyncExitStack()
+        self._runners: dict[str, tuple[Shape, Contestant]] = {}
+
+    def enter(self, server: str, shape: Shape, only: Iterable[str]) -> None:
+        """Makes them all, for this shape, or those whose names begin so."""
+
+        async def make(of: Shape) -> dict[str, Contestant]:
+            return await self._stack.enter_async_context(contestants(server + of.path))
+
+        every = self._runner.run(make(shape))
+        few = self._runner.run(make(shape.smaller()))
+        for name in every:
+            if name.startswith(tuple(only)):
+                slow = name in SLOW
+                self._runners[name] = (shape.smaller(), few[name]) if slow else (shape, every[name])
+
+    def run(self, costs: Costs) -> None:
+        """One round: each in its turn."""
+        for name, (shape, contestant) in self._runners.items():
+            costs[name].append(self._runner.run(cost(shape, contestant)))
+
+    def leave(self) -> None:
+        """Closes everything."""
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
 
 
-def sdk_contestants(url: str) -> dict[str, Callable[[], Awaitable[None]]]:
-    try:
-        import cohere
-    except ImportError:
-        print("the SDK is not installed, so it is left out: pip install -e '.[bench]'")
-        return {}
-
-    asynchronous = cohere.AsyncClientV2("key", base_url=url)
-    synchronous = cohere.ClientV2("key", base_url=url)
-
-    async def sdk_async() -> None:
-        async for _ in asynchronous.chat_stream(model="m", messages=MESSAGES):
-            pass
-
-    async def sdk_sync() -> None:
-        for _ in synchronous.chat_stream(model="m", messages=MESSAGES):
-            pass
-
-    return {"cohere SDK, async for": sdk_async, "cohere SDK, for": sdk_sync}
-
-
-async def measure(url: str, deltas: int, rounds: int) -> dict[str, list[float]]:
-    validate = TypeAdapter[Any](ChatEvent).validate_json
-    async with CohereClient("key", base_url=url) as co:
-        stream = co.chat_stream(model="m", messages=MESSAGES)
-
-        async def collect() -> None:
-            await stream.pipe(rxc.collect_response())
-
-        contestants: dict[str, Callable[[], Awaitable[None]]] = {
-            "floor": lambda: floor(url, validate),
-            "rxcohere, async for": lambda: iterate(stream),
-            "rxcohere, text()": lambda: subscribe_to_text(stream),
-            "rxcohere, collect_response()": collect,
-            **sdk_contestants(url),
-        }
-        costs: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(rounds):
-            for name, run in contestants.items():
-                gc.collect()
-                before = time.process_time()
-                await run()
-                costs[name].append((time.process_time() - before) / deltas * 1e6)
+def measure(server: str, shape: Shape, rounds: int, only: Iterable[str]) -> dict[str, Costs]:
+    """By loop: what each contestant costs."""
+    entrants = {name: Entrants(make_loop) for name, make_loop in loops().items()}
+    costs: dict[str, Costs] = {name: defaultdict(list) for name in entrants}
+    for each in entrants.values():
+        each.enter(server, shape, only)
+        each.run(defaultdict(list))  # the first time is not like the others
+    for _ in range(rounds):
+        for name, each in entrants.items():
+            each.run(costs[name])
+    for each in entrants.values():
+        each.leave()
     return costs
 
 
-def report(costs: dict[str, list[float]]) -> None:
-    floors = costs["floor"]
-    print(f"{'':30} {'µs an event':>12} {'times the floor':>16}")
-    for name, values in costs.items():
-        ratio = statistics.median(a / b for a, b in zip(values, floors, strict=True))
-        print(f"{name:30} {statistics.median(values):12.2f} {ratio:16.2f}")
-    texts = costs["rxcohere, text()"]
-    for name, values in costs.items():
-        if name.startswith("cohere SDK"):
-            ratio = statistics.median(a / b for a, b in zip(values, texts, strict=True))
-            print(f"{name} costs {ratio:.0f} times rxcohere's text()")
+def summary(costs: Costs) -> dict[str, dict[str, float]]:
+    """By contestant: the medians."""
+
+    def ratio(values: list[float], to: list[float]) -> float:
+        return statistics.median(a / b for a, b in zip(values, to, strict=True))
+
+    return {
+        name: {"µs": statistics.median(values), "times the floor": ratio(values, costs[FLOOR])}
+        for name, values in costs.items()
+    }
+
+
+def report(title: str, measured: dict[str, dict[str, dict[str, float]]]) -> None:
+    print(f"\n{title}")
+    print(f"{'µs an event (times the floor)':44}" + "".join(f"{loop:>18}" for loop in measured))
+    for name in dict.fromkeys(name for of in measured.values() for name in of):
+        cells = (
+            f"{each[name]['µs']:9.2f} ({each[name]['times the floor']:5.2f})"
+            for each in measured.values()
+        )
+        print(f"  {name:42}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+
+
+def compare_with_sdk(measured: dict[str, dict[str, dict[str, float]]]) -> None:
+    for loop, of in measured.items():
+        ours = [n for n in of if n.startswith("rxcohere") and n != SHARE]
+        for sdk in (SDK, SDK_SYNC):
+            if sdk in of and ours:
+                dearest = max(of[name]["times the floor"] for name in ours)
+                ratio = of[sdk]["times the floor"] / dearest
+                print(f"  {loop}: {sdk} costs {ratio:.1f} times the dearest of ours for one reader")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--deltas", type=int, default=20_000)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--deltas", type=int, default=20_000, help="of a burst")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--paced-rounds", type=int, default=3)
+    parser.add_argument("--shapes", nargs="+", default=["burst", "each", "paced"])
+    parser.add_argument("--only", nargs="+", default=[""], help="how the contestants' names begin")
+    parser.add_argument("--json", type=Path, help="where to write the medians")
     options = parser.parse_args()
-    if options.serve:
-        asyncio.run(serve(options.deltas))
-        return
-    command = [sys.executable, __file__, "--serve", f"--deltas={options.deltas}"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        report(asyncio.run(measure(url, options.deltas, options.rounds)))
+    count = options.deltas
+    shapes = {
+        "burst": (f"{count} deltas in one burst", Shape("burst", count, slower=count // 10)),
+        "each": (f"{count} deltas, a write each", Shape("each", count, slower=count // 10)),
+        "paced": (
+            f"100 streams of {RATE} tokens a second",
+            Shape("paced", 4 * RATE, 100),
+        ),
+    }
+    table: Table = {}
+    with serving() as server:
+        for name in options.shapes:
+            title, shape = shapes[name]
+            rounds = options.paced_rounds if name == "paced" else options.rounds
+            costs = measure(server, shape, rounds, options.only)
+            table[name] = {loop: summary(of) for loop, of in costs.items()}
+            report(f"{title}, medians of {rounds} rounds", table[name])
+            compare_with_sdk(table[name])
+    if options.json is not None:
+        options.json.write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
