@@ -54,6 +54,9 @@ class _Block:
                 return UnknownContent(type=self.kind, **self.extra)
 
 
+_NO_BLOCK = _Block(-1, "", {})  # nothing is of its kind, so nothing is ever added to it
+
+
 class ResponseFold:
     """The `ChatResponse`, once, at the end; `response()` gives it as far as it is at any time.
 
@@ -87,7 +90,7 @@ class ResponseFold:
         self._role: str | None = None
         self._blocks: list[_Block] = []
         self._current: dict[tuple[int, str], _Block] = {}
-        self._latest_block = _Block(-1, "", {})  # that something was added to
+        self._latest_block = _NO_BLOCK  # the one that something was added to
         self._plan = TextBuffer()
         self._calls: list[ToolCallBuilder] = []
         self._latest_call: dict[int, ToolCallBuilder] = {}

@@ -115,7 +115,7 @@ class Exchange(ABC, Generic[T]):
         try:
             async with opening:
                 await self._transport.enter(self)
-                values: list[T] = await retrying(self._call.retry)(self._attempt)
+                values = await retrying(self._attempt, self._call.retry)
         except TimeoutError:
             if not opening.expired():
                 raise

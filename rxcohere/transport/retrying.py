@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import tenacity
 
-from rxcohere.errors import ApiError, ConnectionFailedError, StreamTimeoutError
+from rxcohere.errors import ApiError, ConnectionFailedError, RxCohereError, StreamTimeoutError
 from rxcohere.options import Retry
+
+T = TypeVar("T")
 
 _FIRST_WAIT = 0.5
 _RETRYABLE = frozenset({408, 409, 429})
 
 
-def retrying(retry: Retry) -> tenacity.AsyncRetrying:
-    """The attempts that the rules allow; the error of the last one comes through as it is."""
-    return tenacity.AsyncRetrying(
+async def retrying(attempt: Callable[[], Awaitable[T]], retry: Retry) -> T:
+    """What the first attempt gives that succeeds; the error of the last one comes as it is."""
+    try:
+        return await attempt()
+    except RxCohereError as error:
+        if retry.attempts == 1 or not is_retryable(error):
+            raise
+        failures = [error]
+
+    # tenacity, which costs a third of a request, comes into it only now, and is told of that one.
+    async def attempt_again() -> T:
+        if failures:
+            raise failures.pop()
+        return await attempt()
+
+    return await tenacity.AsyncRetrying(
         sleep=asyncio.sleep,
         stop=tenacity.stop_after_attempt(retry.attempts),
         retry=tenacity.retry_if_exception(is_retryable),
         wait=_Wait(retry.max_wait),
         reraise=True,
-    )
+    )(attempt_again)
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -23,6 +23,8 @@ from rxcohere.transport.resources import Cancellable, LoopResources
 from rxcohere.transport.secret import Secret
 
 _PATH = "v2/chat"
+_IN_ONE_PIECE = 65_536
+"""Bytes of a body that are sent at once."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # without a repr: the headers hold the key
@@ -142,10 +144,12 @@ class Transport:
             if self._session is not None:
                 raise ConfigurationError("the session that was given to the client is closed")
             raise StreamCancelledError("the event loop was closed under a live stream")
+        # Images make bodies of megabytes, which are sent in pieces.
+        data = call.body if len(call.body) <= _IN_ONE_PIECE else BytesIO(call.body)
         try:
             return await session.post(
                 call.url,
-                data=BytesIO(call.body),  # sent in pieces: images make bodies of megabytes
+                data=data,
                 headers=call.headers,
                 allow_redirects=False,
                 raise_for_status=False,
