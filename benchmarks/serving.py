@@ -34,7 +34,7 @@ class Order:
             are taken; ``paced``, likewise, but so many a second, each with the time of its writing
             in ns as its text.
         rate: tokens a second of a ``paced`` stream.
-        held: 1 sends nothing after the first event until somebody asks for ``/go``.
+        held: 1 sends nothing after the first events until somebody asks for ``/go``.
     """
 
     wire: str
@@ -173,7 +173,7 @@ def text_of(token: int) -> str:
 @cache
 def _burst(wire: str, tokens: int) -> bytes:
     of = WIRES[wire]
-    body = b"".join([of.opening, *(of.token(text_of(n)) for n in range(tokens)), of.end])
+    body = b"".join([*(of.token(text_of(n)) for n in range(tokens)), of.end])
     chunks = (body[start : start + BURST] for start in range(0, len(body), BURST))
     return b"".join(map(_chunk, chunks))
 
@@ -223,30 +223,33 @@ class Connection(asyncio.Protocol):
         target = head.split()[1].decode()
         if target.endswith("/go"):
             self.transport.write(GONE_ON)
-            for each in list(self.held):
-                self.held.discard(each)
-                each._go_on()
+            released, waiting = list(self.held), len(self.held)
+            self.held.clear()
+            for number, each in enumerate(released):
+                each._go_on(number / waiting)
         else:
             self._begin(Order.of(target.partition("?")[0]))
 
     def _begin(self, order: Order) -> None:
         self._order = order
         self._wire = WIRES[order.wire]
-        self.transport.write(HEAD + _chunk(self._wire.first))
+        self.transport.write(HEAD + _chunk(self._wire.first + self._wire.opening))
         if order.held:
             self.held.add(self)
         else:
             self._go_on()
 
-    def _go_on(self) -> None:
+    def _go_on(self, share: float = 0.0) -> None:
+        """Sends the rest; paced ones begin so much before an interval is over, not all at once."""
         if self._order.shape == "burst":
             self.transport.write(_burst(self._order.wire, self._order.tokens) + LAST_CHUNK)
             return
-        if self._wire.opening:
-            self.transport.write(_chunk(self._wire.opening))
         self._left = self._order.tokens
-        self._next = self._loop.time()
-        (self._send_paced if self._order.shape == "paced" else self._send_each)()
+        if self._order.shape == "paced":
+            self._next = self._loop.time() + (1 - share) / self._order.rate
+            self._timer = self._loop.call_at(self._next, self._send_paced)
+        else:
+            self._send_each()
 
     def _send_each(self) -> None:
         if self.transport.is_closing():

@@ -1,0 +1,266 @@
+"""What many streams at a time cost in one process: rxcohere beside bare aiohttp.
+
+Run it with ``python benchmarks/scale.py``; it needs no extra packages. A server in a process of its
+own holds all streams after their first event, until the last one is open: so they really are open
+at the same time, and a limit on connections would show as a hang. Then it lets them go on.
+
+- Memory: what the process grew by with all of them open, for each.
+- Delay: the time from the server's write to ``on_next``, at 5,000 events a second for all together.
+- Events a second: all streams in bursts, by the clock and by CPU time.
+- First event: the time from ``subscribe`` to the first ``on_next``, one stream after the other, on
+  a connection that was kept and on new ones.
+
+Bare aiohttp splits, validates and hands over the same events. Each of the two, for each number of
+streams, is measured in a process of its own. They take turns, for several rounds; what is printed
+is the median, and that of the ratio to bare aiohttp of the same round. uvloop is used with
+``--uvloop``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import aiohttp
+from contestants import ASK, validate
+from serving import path, serving
+
+from rxcohere import ChatEvent, CohereClient, ContentDelta, MessageEnd
+
+Take: TypeAlias = Callable[[ChatEvent], None]
+Stream: TypeAlias = Callable[[str, Take], Awaitable[None]]
+"""Asks at this URL for one stream, and hands each event over."""
+Values: TypeAlias = dict[str, float]
+
+BARE, OURS = "bare aiohttp", "rxcohere"
+PACE = 5_000  # events a second, of all paced streams together
+SECONDS = 5  # of paced events
+BURST = 200  # events of each stream, all at once
+MEASURED = {
+    "memory": "KiB an open stream",
+    "p50": "ms from write to on_next, p50",
+    "p99": "ms from write to on_next, p99",
+    "wall": "µs an event, by the clock",
+    "cpu": "µs an event, of CPU",
+    "first kept": "µs to the first event, p50",
+    "first new": "µs to it, new connection, p50",
+}
+
+
+# The contestants ---------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def bare(connector: aiohttp.TCPConnector) -> AsyncGenerator[Stream]:
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def stream(url: str, take: Take) -> None:
+            rest = b""
+            async with session.post(f"{url}/v2/chat", json={**ASK, "stream": True}) as response:
+                async for chunk in response.content.iter_any():
+                    *frames, rest = (rest + chunk).split(b"\n\n")
+                    for frame in frames:
+                        event = validate(frame[frame.index(b"data: ") + 6 :])
+                        take(event)
+                        if type(event) is MessageEnd:
+                            return
+
+        yield stream
+
+
+@asynccontextmanager
+async def ours(connector: aiohttp.TCPConnector) -> AsyncGenerator[Stream]:
+    clients: dict[str, CohereClient] = {}
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def stream(url: str, take: Take) -> None:
+            if url not in clients:
+                clients[url] = CohereClient("key", base_url=url, session=session)
+            end = asyncio.get_running_loop().create_future()
+            clients[url].chat_stream(**ASK).subscribe(
+                take, end.set_exception, lambda: end.set_result(None)
+            )
+            await end
+
+        yield stream
+        for client in clients.values():
+            await client.aclose()
+
+
+CONTESTANTS = {BARE: bare, OURS: ours}
+
+
+# What is measured --------------------------------------------------------------------------------
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Crowd:
+    """Streams that are all open before the first of them goes on."""
+
+    def __init__(self, server: str, stream: Stream, streams: int) -> None:
+        self._server = server
+        self._stream = stream
+        self._streams = streams
+
+    async def run(self, take: Take, **asked_for: object) -> Values:
+        """Opens them, lets them go on, and waits for their ends."""
+        waiting = self._streams
+        all_open = asyncio.Event()
+
+        def taker() -> Take:
+            def first(event: ChatEvent) -> None:
+                nonlocal waiting, then
+                waiting -= 1
+                if not waiting:
+                    all_open.set()
+                then = take
+
+            then: Take = first
+            return lambda event: then(event)
+
+        gc.collect()
+        before = resident()
+        url = self._server + path(held=1, **asked_for)
+        under_way = [
+            asyncio.ensure_future(self._stream(url, taker())) for _ in range(self._streams)
+        ]
+        await all_open.wait()
+        gc.collect()
+        grown = resident() - before
+        cpu, wall = time.process_time(), time.perf_counter()
+        async with aiohttp.ClientSession() as session, session.get(f"{self._server}/go"):
+            pass
+        await asyncio.gather(*under_way)
+        return {
+            "memory": grown / self._streams / 1024,
+            "cpu": (time.process_time() - cpu) * 1e6,
+            "wall": (time.perf_counter() - wall) * 1e6,
+        }
+
+
+async def first_event(server: str, stream: Stream, times: int = 300) -> float:
+    """The median of the µs from the call to the first event."""
+    url = server + path(tokens=1, shape="paced", rate=500)  # the rest comes later
+    took: list[float] = []
+    for _ in range(times):
+        asked_at = time.perf_counter()
+        came_at: list[float] = []
+        await stream(url, lambda _, came_at=came_at: came_at.append(time.perf_counter()))
+        took.append((came_at[0] - asked_at) * 1e6)
+    return statistics.median(took)
+
+
+async def measure(server: str, who: str, streams: int) -> Values:
+    """All that is measured of one contestant, in this process."""
+    values: Values = {}
+    make = CONTESTANTS[who]
+    async with make(aiohttp.TCPConnector(limit=0)) as stream:
+        values["first kept"] = await first_event(server, stream)
+    async with make(aiohttp.TCPConnector(limit=0, force_close=True)) as stream:
+        values["first new"] = await first_event(server, stream)
+    delays: list[int] = []
+
+    def note(event: ChatEvent) -> None:
+        if type(event) is ContentDelta:
+            delays.append(time.monotonic_ns() - int(event.text))
+
+    def ignore(_: ChatEvent) -> None:
+        pass
+
+    rate = PACE / streams
+    async with make(aiohttp.TCPConnector(limit=0)) as stream:
+        crowd = Crowd(server, stream, streams)
+        paced = await crowd.run(
+            note, shape="paced", rate=rate, tokens=max(1, round(rate * SECONDS))
+        )
+        burst = await crowd.run(ignore, shape="burst", tokens=BURST)
+    delays.sort()
+    return values | {
+        "memory": paced["memory"],
+        "p50": delays[len(delays) // 2] / 1e6,
+        "p99": delays[len(delays) * 99 // 100] / 1e6,
+        "wall": burst["wall"] / BURST / streams,
+        "cpu": burst["cpu"] / BURST / streams,
+    }
+
+
+# How it is run and printed -----------------------------------------------------------------------
+
+
+def run(who: str, streams: int, uvloop: bool) -> Values:
+    """The values of one contestant, measured in a process of its own."""
+    command = [sys.executable, __file__, "--measure", who, "--streams", str(streams)]
+    made = subprocess.run(
+        [*command, "--uvloop"] if uvloop else command, stdout=subprocess.PIPE, check=True, text=True
+    )
+    values: Values = json.loads(made.stdout)
+    return values
+
+
+def report(streams: int, costs: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
+    """Prints the medians; gives them by what was measured and contestant."""
+    print(f"\n{streams:,} streams at a time")
+    medians: dict[str, dict[str, float]] = {}
+    for key, title in MEASURED.items():
+        of = {who: [each[key] for each in costs[who]] for who in CONTESTANTS}
+        medians[key] = {who: statistics.median(values) for who, values in of.items()}
+        ratio = statistics.median(a / b for a, b in zip(of[OURS], of[BARE], strict=True))
+        cells = "".join(f"{who} {medians[key][who]:10,.2f}   " for who in CONTESTANTS)
+        print(f"  {title:34}{cells}x{ratio:.2f}", flush=True)
+    return medians
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--streams", type=int, nargs="+", default=[100, 1_000, 4_000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--json", type=Path, help="where to write the medians")
+    parser.add_argument("--measure", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    # Each stream takes a descriptor here and one in the server, which inherits the limit.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if options.measure:
+        new_loop: Any = asyncio.new_event_loop
+        if options.uvloop:
+            import uvloop
+
+            new_loop = uvloop.new_event_loop
+        with serving() as server, asyncio.Runner(loop_factory=new_loop) as runner:
+            values = runner.run(measure(server, options.measure, options.streams[0]))
+        print(json.dumps(values))
+        return
+    table: dict[int, dict[str, dict[str, float]]] = {}
+    for streams in options.streams:
+        if streams + 50 > most:
+            print(f"\n{streams:,} streams need more than the {most:,} descriptors of a process")
+            continue
+        costs: dict[str, list[Values]] = defaultdict(list)
+        for _ in range(options.rounds):
+            for who in CONTESTANTS:
+                costs[who].append(run(who, streams, options.uvloop))
+        table[streams] = report(streams, costs)
+    if options.json is not None:
+        options.json.write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
