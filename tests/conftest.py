@@ -19,6 +19,27 @@ from subscribers import Reports, Subscriber
 STREAMS = Path(__file__).resolve().parents[2] / "shared" / "streams"
 
 
+class OnUvloop:
+    """Gives each asynchronous test a loop of uvloop's making."""
+
+    @pytest.hookimpl
+    def pytest_asyncio_loop_factories(self) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        import uvloop
+
+        return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Has the asynchronous tests run on uvloop too: ``--loop uvloop``."""
+    parser.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the loop the one that was asked for."""
+    if config.getoption("--loop") == "uvloop":
+        config.pluginmanager.register(OnUvloop())
+
+
 def open_sockets() -> int:
     """How many sockets this process has open; 0 where the system does not tell."""
     count = 0

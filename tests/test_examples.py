@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import SLOW
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -19,9 +19,6 @@ TEXT = (
     "it, combine it, or pass it on. That fits a language model well, because its answer is never "
     "there all at once"
 )
-
-# What asyncio's debug mode says of a machine that has much to do, and not of the program.
-SLOW = re.compile(r"^Executing <.*took [0-9.]+ seconds\n", re.MULTILINE)
 
 NEEDS = {"20_fastapi": ["fastapi", "uvicorn"], "22_two_machines": ["redis"]}
 
