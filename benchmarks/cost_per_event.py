@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from contestants import ANTHROPIC, FLOOR, OPENAI, SDK, SDK_SYNC, SHARE, Contestant, contestants
 from serving import path, serving

@@ -1,0 +1,153 @@
+"""The results of the README: its table, and its picture.
+
+Run it with ``pip install -e '.[bench]'`` and ``python benchmarks``; it takes some fifteen minutes,
+of which the machine should do nothing else. It runs ``cost_per_event.py`` and ``scale.py``, prints
+what they print, then the README's table, and draws ``docs/costs.svg``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from contestants import (
+    ANTHROPIC,
+    COLLECT,
+    FLOOR,
+    ITERATE,
+    OPENAI,
+    SDK,
+    SDK_SYNC,
+    SHARE,
+    TEXT,
+)
+
+Costs: TypeAlias = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""As ``cost_per_event.py`` writes them."""
+
+HERE = Path(__file__).parent
+PICTURE = HERE.parent / "docs" / "costs.svg"
+RATE = 50  # tokens a second of a paced stream
+COLUMNS = [
+    ("burst", "asyncio"),
+    ("burst", "uvloop"),
+    ("each", "asyncio"),
+    ("paced", "asyncio"),
+    ("paced", "uvloop"),
+]
+DRAWN = {
+    FLOOR: "floor: aiohttp, split, validate",
+    ITERATE: "rxcohere, async for",
+    TEXT: "rxcohere, text()",
+    SHARE: "rxcohere, ten subscribers",
+    ANTHROPIC: "anthropic, its own wire",
+    SDK: "cohere SDK, async for",
+    SDK_SYNC: "cohere SDK, for, in threads",
+    OPENAI: "openai, its own wire",
+}
+
+
+def run(script: str, *arguments: str) -> Any:
+    """What the script writes as JSON; what it prints is printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder, "results.json")
+        command = [sys.executable, str(HERE / script), *arguments, "--json", str(results)]
+        subprocess.run(command, check=True)
+        return json.loads(results.read_text("utf-8"))
+
+
+def machine() -> str:
+    """What it ran on, in a line."""
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(": ")[2]
+            break
+    versions: list[str] = []
+    for package in ("aiohttp", "pydantic", "reactivex", "uvloop", "cohere", "openai", "anthropic"):
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    cores = f"{os.cpu_count()} cores"
+    return f"{processor}, {cores}, {python}, {', '.join(versions)}; {datetime.now(UTC):%Y-%m-%d}"
+
+
+def print_table(costs: Costs) -> None:
+    """Prints the table of the README: µs an event, and how many times the floor."""
+    columns = [(shape, loop) for shape, loop in COLUMNS if loop in costs.get(shape, {})]
+    print("| | " + " | ".join(f"{shape}, {loop}" for shape, loop in columns) + " |")
+    print("| --- |" + " ---: |" * len(columns))
+    for name in (FLOOR, ITERATE, TEXT, COLLECT, SHARE, SDK, SDK_SYNC, OPENAI, ANTHROPIC):
+        cells: list[str] = []
+        for shape, loop in columns:
+            of = costs[shape][loop].get(name)
+            cells.append("" if of is None else f"{of['µs']:.3g} (x{of['times the floor']:.3g})")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def draw(costs: Costs, caption: str) -> None:
+    """Draws µs an event in bursts, and streams at a time that a core can serve."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "rxcohere", "font.size": 9})
+    from matplotlib import pyplot as plt
+
+    burst, paced = costs["burst"]["asyncio"], costs["paced"]["asyncio"]
+    names = [name for name in DRAWN if name in burst and name in paced]
+    labels = [DRAWN[name] for name in names]
+    colours = [
+        "#9aa0a6" if n == FLOOR else "#39594d" if "rxcohere" in n else "#d18ee2" for n in names
+    ]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    panels = [
+        ([burst[name]["µs"] for name in names], "µs of CPU an event, in bursts (log)", "{:.3g}"),
+        (
+            [1e6 / paced[name]["µs"] / RATE for name in names],
+            f"streams at a time per core, {RATE} tokens a second each",
+            "{:,.0f}",
+        ),
+    ]
+    for axis, (values, title, form) in zip(axes, panels, strict=True):
+        bars = axis.barh(labels, values, color=colours)
+        axis.bar_label(bars, [form.format(value) for value in values], padding=3)
+        axis.set_title(title, loc="left", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.15)
+    axes[0].set_xscale("log")
+    axes[0].invert_yaxis()
+    figure.supxlabel(caption, fontsize=6, color="#5f6368")
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, metadata={"Date": None, "Title": "What an event costs"})
+    print(f"\n{PICTURE} is drawn")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--results", type=Path, help="draws what an earlier run has written here")
+    options = parser.parse_args()
+    if options.results is not None and options.results.exists():
+        found = json.loads(options.results.read_text("utf-8"))
+    else:
+        found = {"machine": machine(), "costs": run("cost_per_event.py"), "scale": run("scale.py")}
+        if options.results is not None:
+            text = json.dumps(found, indent=1, ensure_ascii=False)
+            options.results.write_text(text, encoding="utf-8")
+    print(f"\n{found['machine']}\n")
+    print_table(found["costs"])
+    draw(found["costs"], found["machine"])
+
+
+if __name__ == "__main__":
+    main()
