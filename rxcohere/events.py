@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -260,6 +260,8 @@ _KNOWN_TYPES: frozenset[str] = frozenset(
     get_args(model.model_fields["type"].annotation)[0] for model in get_args(KnownEvent)
 )
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
 _adapter: TypeAdapter[ChatEvent] = TypeAdapter(ChatEvent)
 
 validate_event_json: Callable[[bytes], ChatEvent] = _adapter.validator.validate_json
@@ -271,14 +273,15 @@ def parse_event(data: bytes | str | Mapping[str, Any]) -> ChatEvent:
 
     Args:
         data: the JSON text, or the object it was parsed to. Bytes that are not UTF-8 become U+FFFD,
-            as the standard of server-sent events has it, and so do halves of surrogate pairs.
+            as the standard of server-sent events has it, and so do halves of surrogate pairs, which
+            no text may have.
 
     Raises:
         EventDecodeError: it is not JSON, has no ``type``, or not the shape its type has.
     """
     try:
         if isinstance(data, Mapping):
-            return _adapter.validate_python(data)
+            return _adapter.validate_python(_whole(data))
         return _adapter.validate_json(data)
     except ValidationError as error:
         if not isinstance(data, Mapping):
@@ -291,7 +294,22 @@ def _repaired(data: bytes | str) -> str:
     """The JSON text with U+FFFD for what is no Unicode: bad UTF-8, halves of surrogate pairs."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     text = json.dumps(json.loads(text), ensure_ascii=False)
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return _HALVES.sub("\ufffd", text)
+
+
+def _whole(value: Any) -> Any:
+    """The object with U+FFFD for halves of surrogate pairs; nested too deeply, as it is."""
+    try:
+        if isinstance(value, str):
+            return value if value.isascii() else _HALVES.sub("\ufffd", value)
+        if isinstance(value, Mapping):
+            pairs = cast(Mapping[Any, Any], value).items()
+            return {_whole(key): _whole(each) for key, each in pairs}
+        if isinstance(value, list):
+            return [_whole(each) for each in cast(list[Any], value)]
+    except RecursionError:
+        pass
+    return value
 
 
 def _decode_error(
