@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -299,17 +299,15 @@ def _repaired(data: bytes | str) -> str:
 
 def _whole(value: Any) -> Any:
     """The object with U+FFFD for halves of surrogate pairs; nested too deeply, as it is."""
-    try:
+    whole: Any = value
+    with suppress(RecursionError):
         if isinstance(value, str):
-            return value if value.isascii() else _HALVES.sub("\ufffd", value)
-        if isinstance(value, Mapping):
-            pairs = cast(Mapping[Any, Any], value).items()
-            return {_whole(key): _whole(each) for key, each in pairs}
-        if isinstance(value, list):
-            return [_whole(each) for each in cast(list[Any], value)]
-    except RecursionError:
-        pass
-    return value
+            whole = value if value.isascii() else _HALVES.sub("\ufffd", value)
+        elif isinstance(value, Mapping):
+            whole = {_whole(key): _whole(each) for key, each in whole.items()}
+        elif isinstance(value, list):
+            whole = [_whole(each) for each in whole]
+    return whole
 
 
 def _decode_error(
