@@ -141,7 +141,7 @@ class ResponseFold:
             self._open_call(event.index, event.tool_call)
         elif type(event) is ToolCallEnd:
             if event.index in self._latest_call:
-                self._latest_call[event.index].ended = True
+                self._latest_call[event.index].end()
             return False  # it only keeps later fragments out
         elif type(event) is MessageStart:
             self._id = event.id

@@ -9,6 +9,7 @@ is dropped: a call that was given out is complete.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, cast
 
 from rxcohere.events import ChatEvent, MessageEnd, ToolCallDelta, ToolCallEnd, ToolCallStart
@@ -16,20 +17,34 @@ from rxcohere.folds.fold import TextBuffer
 from rxcohere.folds.partial_json import PartialJSON
 from rxcohere.response import ToolCall, ToolCallFunction, generation_failed
 
+_PARSERS = 4
+"""Readers at different places of the same arguments, each of which has a parser of its own."""
+
 
 class ToolCallBuilder:
     """One call under way: its head as it started, and the arguments that followed."""
 
-    __slots__ = ("arguments", "ended", "head", "index")
+    __slots__ = ("_whole", "arguments", "head", "index")
 
     def __init__(self, index: int, head: ToolCall | None) -> None:
         self.index = index
         self.head = head or ToolCall()
         self.arguments = TextBuffer(self.head.arguments)
-        self.ended = False
+        self._whole: ToolCall | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is added any more."""
+        return self._whole is not None
+
+    def end(self) -> None:
+        """Adds nothing any more."""
+        self._whole = self.build()
 
     def build(self) -> ToolCall:
         """The call as far as it came."""
+        if self._whole is not None:
+            return self._whole
         function = self.head.function or ToolCallFunction()
         if text := self.arguments.read():
             function = function.model_copy(update={"arguments": text})
@@ -114,7 +129,8 @@ class ToolCallProgress:
         """The arguments so far as an object: what is unfinished is there as far as it goes.
 
         An unfinished string has its beginning; a key without a value is left out. Read it, do not
-        change it: parts that are finished are shared with later progress.
+        change it: parts that are finished are shared with later progress. An array or object that
+        is still open is copied, so that reading takes time for each of its items.
         """
         return self._arguments.parsed(self.length)
 
@@ -123,16 +139,15 @@ class _GrowingArguments:
     """The arguments of one call, shared by all its progress objects, which only ever grow.
 
     They are parsed as far as somebody reads, so whoever reads each progress in turn, at once or a
-    while later, has each character parsed once.
+    while later, has each character parsed once; a few may do so, one later than the other.
     """
 
-    __slots__ = ("_json", "_length", "_parsed_length", "_text")
+    __slots__ = ("_length", "_parsers", "_text")
 
     def __init__(self) -> None:
         self._text = TextBuffer()
         self._length = 0
-        self._json = PartialJSON()
-        self._parsed_length = 0
+        self._parsers: list[tuple[int, PartialJSON]] = []  # and how many characters each was fed
 
     def append(self, fragment: str) -> int:
         self._text.append(fragment)
@@ -144,12 +159,19 @@ class _GrowingArguments:
         return text if length == len(text) else text[:length]
 
     def parsed(self, length: int) -> dict[str, Any]:
-        if length < self._parsed_length:
-            self._json = PartialJSON()
-            self._parsed_length = 0
-        self._json.feed(self._text.read()[self._parsed_length : length])
-        self._parsed_length = length
-        value = self._json.value
+        fed, parser = max(
+            (each for each in self._parsers if each[0] <= length),
+            key=itemgetter(0),
+            default=(0, None),
+        )
+        if parser is None:
+            parser = PartialJSON()
+            del self._parsers[: 1 - _PARSERS]
+        else:
+            self._parsers.remove((fed, parser))
+        self._parsers.append((length, parser))
+        parser.feed(self._text.read()[fed:length])
+        value = parser.value
         return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 

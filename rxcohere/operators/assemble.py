@@ -32,7 +32,8 @@ def accumulate_text() -> Operator[ChatEvent, str]:
         [           accumulate_text()             ]
         ------The-----The pen-----The penguins----|
 
-    Texts that nobody keeps cost only their new part. Other events are left out; completion and
+    Texts that nobody keeps cost only their new part; who keeps the last one, as ``async for`` and
+    ``ops.sample`` do, has each copied. Other events are left out; completion and
     errors pass.
     """
     return lift(AccumulatedTextFold)

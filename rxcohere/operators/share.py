@@ -55,7 +55,8 @@ def share_response(
     history comes inside ``subscribe``, on the subscriber's own thread; on its scheduler, if it
     passes one; and inside the ``on_next`` of a stock source such as ``of``, once that source has
     had its turn. An ``await`` gets both on its own loop. Memory grows with the message, not with
-    the number of events.
+    the number of events; but what does not merge with its neighbour, as log probabilities and the
+    fragments of calls that come by turns, is kept as it came.
 
     Args:
         linger: seconds for which the request goes on without a subscriber; by default it is given
