@@ -30,13 +30,13 @@ from contestants import (
     SHARE,
     TEXT,
 )
+from cost_per_event import RATE
 
 Costs: TypeAlias = dict[str, dict[str, dict[str, dict[str, float]]]]
 """As ``cost_per_event.py`` writes them."""
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "costs.svg"
-RATE = 50  # tokens a second of a paced stream
 COLUMNS = [
     ("burst", "asyncio"),
     ("burst", "uvloop"),
@@ -68,7 +68,8 @@ def run(script: str, *arguments: str) -> Any:
 def machine() -> str:
     """What it ran on, in a line."""
     processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    told = Path("/proc/cpuinfo")
+    for line in told.read_text().splitlines() if told.exists() else ():
         if line.startswith("model name"):
             processor = line.partition(": ")[2]
             break
@@ -97,7 +98,7 @@ def print_table(costs: Costs) -> None:
 
 
 def draw(costs: Costs, caption: str) -> None:
-    """Draws µs an event in bursts, and streams at a time that a core can serve."""
+    """Draws µs an event in bursts; and how many streams fill a core, as the cost of 100 tells."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -115,7 +116,7 @@ def draw(costs: Costs, caption: str) -> None:
         ([burst[name]["µs"] for name in names], "µs of CPU an event, in bursts (log)", "{:.3g}"),
         (
             [1e6 / paced[name]["µs"] / RATE for name in names],
-            f"streams at a time per core, {RATE} tokens a second each",
+            f"streams at a time that fill a core, {RATE} tokens a second each",
             "{:,.0f}",
         ),
     ]
@@ -135,7 +136,9 @@ def draw(costs: Costs, caption: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--results", type=Path, help="draws what an earlier run has written here")
+    parser.add_argument(
+        "--results", type=Path, help="where they are written; drawn anew if they are there already"
+    )
     options = parser.parse_args()
     if options.results is not None and options.results.exists():
         found = json.loads(options.results.read_text("utf-8"))

@@ -41,13 +41,18 @@ OPENAI, ANTHROPIC = "openai, stream helper", "anthropic, stream helper"
 validate: Callable[[bytes], Any] = TypeAdapter[Any](ChatEvent).validate_json
 
 
-async def floor(session: aiohttp.ClientSession, url: str) -> None:
+async def floor(
+    session: aiohttp.ClientSession, url: str, take: Callable[[ChatEvent], object] | None = None
+) -> None:
+    """Reads one stream; what takes its events, if anybody does, gets them one by one."""
     rest = b""
     async with session.post(f"{url}/v2/chat", json={**ASK, "stream": True}) as response:
         async for chunk in response.content.iter_any():
             *frames, rest = (rest + chunk).split(b"\n\n")
             for frame in frames:
                 event = validate(frame[frame.index(b"data: ") + 6 :])
+                if take is not None:
+                    take(event)
                 if type(event) is MessageEnd:
                     return
 
@@ -78,17 +83,16 @@ async def contestants(url: str) -> AsyncGenerator[dict[str, Contestant]]:
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         co = await stack.enter_async_context(CohereClient("key", base_url=url))
-        stream = co.chat_stream(**ASK)
 
         async def collect() -> None:
-            await stream.pipe(rxc.collect_response())
+            await co.chat_stream(**ASK).pipe(rxc.collect_response())
 
         found: dict[str, Contestant] = {
             FLOOR: lambda: floor(session, url),
-            ITERATE: lambda: iterate(stream),
-            TEXT: lambda: subscribe(stream.text()),
+            ITERATE: lambda: iterate(co.chat_stream(**ASK)),
+            TEXT: lambda: subscribe(co.chat_stream(**ASK).text()),
             COLLECT: collect,
-            SHARE: lambda: subscribe(stream.share_response(), SUBSCRIBERS),
+            SHARE: lambda: subscribe(co.chat_stream(**ASK).share_response(), SUBSCRIBERS),
         }
         if find_spec("cohere"):
             found |= _cohere(url, stack)

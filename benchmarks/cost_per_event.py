@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
-from contestants import ANTHROPIC, FLOOR, OPENAI, SDK, SDK_SYNC, SHARE, Contestant, contestants
+from contestants import FLOOR, ITERATE, SDK, SDK_SYNC, Contestant, contestants
 from serving import path, serving
 
 Costs: TypeAlias = dict[str, list[float]]
@@ -44,25 +44,16 @@ class Shape:
         name: as the server knows it.
         tokens: of each stream.
         streams: how many at a time.
-        slower: tokens of a stream for who costs tens of times as much.
     """
 
     name: str
     tokens: int
     streams: int = 1
-    slower: int | None = None
 
     @property
     def path(self) -> str:
         """What asks the server for it."""
         return path(shape=self.name, tokens=self.tokens, rate=RATE)
-
-    def smaller(self) -> Shape:
-        """The one for who is slow."""
-        return Shape(self.name, self.slower or self.tokens, self.streams)
-
-
-SLOW = (SDK, SDK_SYNC, OPENAI, ANTHROPIC)
 
 
 def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -95,24 +86,18 @@ class Entrants:
     def __init__(self, make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         self._runner = asyncio.Runner(loop_factory=make_loop)
         self._stack = AsyncExitStack()
-        self._runners: dict[str, tuple[Shape, Contestant]] = {}
+        self._entered: list[tuple[str, Shape, Contestant]] = []
 
     def enter(self, server: str, shape: Shape, only: Iterable[str]) -> None:
-        """Makes them all, for this shape, or those whose names begin so."""
-
-        async def make(of: Shape) -> dict[str, Contestant]:
-            return await self._stack.enter_async_context(contestants(server + of.path))
-
-        every = self._runner.run(make(shape))
-        few = self._runner.run(make(shape.smaller()))
-        for name in every:
-            if name.startswith(tuple(only)):
-                slow = name in SLOW
-                self._runners[name] = (shape.smaller(), few[name]) if slow else (shape, every[name])
+        """Makes them all, for this shape, or the floor and those whose names begin so."""
+        made = self._runner.run(self._stack.enter_async_context(contestants(server + shape.path)))
+        for name, contestant in made.items():
+            if name == FLOOR or name.startswith(tuple(only)):
+                self._entered.append((name, shape, contestant))
 
     def run(self, costs: Costs) -> None:
         """One round: each in its turn."""
-        for name, (shape, contestant) in self._runners.items():
+        for name, shape, contestant in self._entered:
             costs[name].append(self._runner.run(cost(shape, contestant)))
 
     def leave(self) -> None:
@@ -133,7 +118,7 @@ def measure(server: str, shape: Shape, rounds: int, only: Iterable[str]) -> dict
             each.run(costs[name])
     for each in entrants.values():
         each.leave()
-    return costs
+    return {loop: dict(of) for loop, of in costs.items()}
 
 
 def summary(costs: Costs) -> dict[str, dict[str, float]]:
@@ -161,18 +146,16 @@ def report(title: str, measured: dict[str, dict[str, dict[str, float]]]) -> None
 
 def compare_with_sdk(measured: dict[str, dict[str, dict[str, float]]]) -> None:
     for loop, of in measured.items():
-        ours = [n for n in of if n.startswith("rxcohere") and n != SHARE]
         for sdk in (SDK, SDK_SYNC):
-            if sdk in of and ours:
-                dearest = max(of[name]["times the floor"] for name in ours)
-                ratio = of[sdk]["times the floor"] / dearest
-                print(f"  {loop}: {sdk} costs {ratio:.1f} times the dearest of ours for one reader")
+            if sdk in of and ITERATE in of:
+                ratio = of[sdk]["times the floor"] / of[ITERATE]["times the floor"]
+                print(f"  {loop}: {sdk} costs {ratio:.1f} times {ITERATE}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--deltas", type=int, default=20_000, help="of a burst")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--paced-rounds", type=int, default=3)
     parser.add_argument("--shapes", nargs="+", default=["burst", "each", "paced"])
     parser.add_argument("--only", nargs="+", default=[""], help="how the contestants' names begin")
@@ -180,8 +163,8 @@ def main() -> None:
     options = parser.parse_args()
     count = options.deltas
     shapes = {
-        "burst": (f"{count} deltas in one burst", Shape("burst", count, slower=count // 10)),
-        "each": (f"{count} deltas, a write each", Shape("each", count, slower=count // 10)),
+        "burst": (f"{count} deltas in one burst", Shape("burst", count)),
+        "each": (f"{count} deltas, a write each", Shape("each", count)),
         "paced": (
             f"100 streams of {RATE} tokens a second",
             Shape("paced", 4 * RATE, 100),

@@ -1,12 +1,14 @@
 """What many streams at a time cost in one process: rxcohere beside bare aiohttp.
 
-Run it with ``python benchmarks/scale.py``; it needs no extra packages. A server in a process of its
-own holds all streams after their first event, until the last one is open: so they really are open
-at the same time, and a limit on connections would show as a hang. Then it lets them go on.
+Run it with ``python benchmarks/scale.py``, on Linux; it needs no extra packages. A server in a
+process of its own holds all streams after their first events, until the last one is open: so they
+really are open at the same time, and a limit on connections would show as a hang. Then it lets them
+go on.
 
 - Memory: what the process grew by with all of them open, for each.
 - Delay: the time from the server's write to ``on_next``, at 5,000 events a second for all together.
-- Events a second: all streams in bursts, by the clock and by CPU time.
+- Cost: all streams in bursts, µs an event by the clock and of CPU time, which a million divided by
+  is events a second.
 - First event: the time from ``subscribe`` to the first ``on_next``, one stream after the other, on
   a connection that was kept and on new ones.
 
@@ -35,10 +37,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
-from contestants import ASK, validate
+from contestants import ASK, floor
 from serving import path, serving
 
-from rxcohere import ChatEvent, CohereClient, ContentDelta, MessageEnd
+from rxcohere import ChatEvent, CohereClient, ContentDelta
 
 Take: TypeAlias = Callable[[ChatEvent], None]
 Stream: TypeAlias = Callable[[str, Take], Awaitable[None]]
@@ -68,15 +70,7 @@ async def bare(connector: aiohttp.TCPConnector) -> AsyncGenerator[Stream]:
     async with aiohttp.ClientSession(connector=connector) as session:
 
         async def stream(url: str, take: Take) -> None:
-            rest = b""
-            async with session.post(f"{url}/v2/chat", json={**ASK, "stream": True}) as response:
-                async for chunk in response.content.iter_any():
-                    *frames, rest = (rest + chunk).split(b"\n\n")
-                    for frame in frames:
-                        event = validate(frame[frame.index(b"data: ") + 6 :])
-                        take(event)
-                        if type(event) is MessageEnd:
-                            return
+            await floor(session, url, take)
 
         yield stream
 
@@ -144,15 +138,15 @@ class Crowd:
         await all_open.wait()
         gc.collect()
         grown = resident() - before
-        cpu, wall = time.process_time(), time.perf_counter()
-        async with aiohttp.ClientSession() as session, session.get(f"{self._server}/go"):
-            pass
-        await asyncio.gather(*under_way)
-        return {
-            "memory": grown / self._streams / 1024,
-            "cpu": (time.process_time() - cpu) * 1e6,
-            "wall": (time.perf_counter() - wall) * 1e6,
-        }
+        async with aiohttp.ClientSession() as session:
+            cpu, wall = time.process_time(), time.perf_counter()
+            async with session.get(f"{self._server}/go"):
+                await asyncio.gather(*under_way)
+            return {
+                "memory": grown / self._streams / 1024,
+                "cpu": (time.process_time() - cpu) * 1e6,
+                "wall": (time.perf_counter() - wall) * 1e6,
+            }
 
 
 async def first_event(server: str, stream: Stream, times: int = 300) -> float:

@@ -191,8 +191,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._request = b""
         self._timer: asyncio.Handle | None = None
-        self._room = asyncio.Event()
-        self._room.set()
+        self._is_full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -200,15 +199,16 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.held.discard(self)
-        self._room.set()
         if self._timer is not None:
             self._timer.cancel()
 
     def pause_writing(self) -> None:
-        self._room.clear()
+        self._is_full = True
 
     def resume_writing(self) -> None:
-        self._room.set()
+        self._is_full = False
+        if self._order.shape == "each":
+            self._send_each()
 
     def data_received(self, data: bytes) -> None:
         self._request += data
@@ -252,12 +252,7 @@ class Connection(asyncio.Protocol):
             self._send_each()
 
     def _send_each(self) -> None:
-        if self.transport.is_closing():
-            return
-        if not self._room.is_set():
-            waiting = self._loop.create_task(self._room.wait())
-            waiting.add_done_callback(lambda _: self._send_each())
-        elif self._send_one(text_of(self._left)):
+        if self._left and not self._is_full and self._send_one(text_of(self._left)):
             self._timer = self._loop.call_soon(self._send_each)
 
     def _send_paced(self) -> None:

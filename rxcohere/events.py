@@ -260,7 +260,7 @@ _KNOWN_TYPES: frozenset[str] = frozenset(
     get_args(model.model_fields["type"].annotation)[0] for model in get_args(KnownEvent)
 )
 
-_HALVES = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 _adapter: TypeAdapter[ChatEvent] = TypeAdapter(ChatEvent)
 
@@ -273,40 +273,39 @@ def parse_event(data: bytes | str | Mapping[str, Any]) -> ChatEvent:
 
     Args:
         data: the JSON text, or the object it was parsed to. Bytes that are not UTF-8 become U+FFFD,
-            as the standard of server-sent events has it, and so do halves of surrogate pairs, which
-            no text may have.
+            as the standard of server-sent events has it, and so do lone surrogates.
 
     Raises:
         EventDecodeError: it is not JSON, has no ``type``, or not the shape its type has.
     """
     try:
         if isinstance(data, Mapping):
-            return _adapter.validate_python(_whole(data))
+            return _adapter.validate_python(_repaired(data))
         return _adapter.validate_json(data)
     except ValidationError as error:
         if not isinstance(data, Mapping):
             with suppress(ValueError, RecursionError):
-                return _adapter.validate_json(_repaired(data))
+                return _adapter.validate_json(_repaired_json(data))
         raise _decode_error(data, error) from error
 
 
-def _repaired(data: bytes | str) -> str:
-    """The JSON text with U+FFFD for what is no Unicode: bad UTF-8, halves of surrogate pairs."""
+def _repaired_json(data: bytes | str) -> str:
+    """The JSON text with U+FFFD for what is no Unicode: bad UTF-8, lone surrogates."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     text = json.dumps(json.loads(text), ensure_ascii=False)
-    return _HALVES.sub("\ufffd", text)
+    return _LONE_SURROGATES.sub("\ufffd", text)
 
 
-def _whole(value: Any) -> Any:
-    """The object with U+FFFD for halves of surrogate pairs; nested too deeply, as it is."""
+def _repaired(value: Any) -> Any:
+    """The object with U+FFFD for lone surrogates; nested too deeply, as it is."""
     whole: Any = value
     with suppress(RecursionError):
         if isinstance(value, str):
-            whole = value if value.isascii() else _HALVES.sub("\ufffd", value)
+            whole = value if value.isascii() else _LONE_SURROGATES.sub("\ufffd", value)
         elif isinstance(value, Mapping):
-            whole = {_whole(key): _whole(each) for key, each in whole.items()}
+            whole = {_repaired(key): _repaired(each) for key, each in whole.items()}
         elif isinstance(value, list):
-            whole = [_whole(each) for each in whole]
+            whole = [_repaired(each) for each in whole]
     return whole
 
 

@@ -136,7 +136,7 @@ class ToolCall(WireModel):
         """The same call with its arguments as the non-streaming reply writes them.
 
         That is compact JSON with sorted keys, ``{}`` for none; text that is not a JSON object stays
-        as it is. Halves of surrogate pairs stay escaped, as text cannot have them.
+        as it is. Lone surrogates stay escaped, as text cannot have them.
         """
         try:
             text = json.dumps(
@@ -144,7 +144,7 @@ class ToolCall(WireModel):
             )
         except ToolArgumentsError:
             return self
-        text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):x}", text)
+        text = re.sub("[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):x}", text)
         function = (self.function or ToolCallFunction()).model_copy(update={"arguments": text})
         return self.model_copy(update={"function": function})
 

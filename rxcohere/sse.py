@@ -54,7 +54,7 @@ class SSEDecoder:
     Attributes:
         last_event_id: The last event id as of the last blank line, `""` at first.
         pending: The number of bytes held for the unfinished event, its unfinished line and the
-            data lines so far with their line ends; 0 where there is none.
+            data lines so far with their line ends; 0 where there is none. To be read only.
         retry: The last valid reconnection time in milliseconds, `None` at first.
     """
 
@@ -136,14 +136,16 @@ class SSEDecoder:
             ValueError: The decoder was closed.
         """
         text = chunk if self._plain and _CR not in chunk else self._normalise(chunk)
+        found: list[bytes] = []
+        pos = 0
         if self._at_rest and text.endswith(b"\n\n"):  # as where each chunk is one event
-            found: list[bytes] = _FRAMES_DATA(text)
+            found = _FRAMES_DATA(text)
             if found[-1]:
                 return found
-        found = []
+            found.pop()
+            pos = _skip_blocks(text, 0, len(found))
         size = len(text)
         end = text.rfind(b"\n\n") + 2
-        pos = 0
         while pos < size:
             if self._at_rest and pos < end:
                 frames: list[bytes] = _FRAMES_DATA(text, pos, end)

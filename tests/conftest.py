@@ -30,7 +30,7 @@ class OnUvloop:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Has the asynchronous tests run on uvloop too: ``--loop uvloop``."""
+    """Has the asynchronous tests run on uvloop: ``--loop uvloop``."""
     parser.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio")
 
 

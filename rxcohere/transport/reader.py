@@ -75,7 +75,10 @@ class EventReader:
                 except BROKEN as error:
                     self._break_off(error)
                 else:
-                    self._cut(chunk)
+                    if chunk:
+                        self._cut(chunk)
+                    else:
+                        self._finish()
         if self._end is not None:
             self._end.partial = self.partial()
             raise self._end
@@ -85,10 +88,15 @@ class EventReader:
         """The response as far as it came."""
         return self._fold.response()
 
+    def _finish(self) -> None:
+        """The body ended in good order, and too early."""
+        inside = ", inside an event" if self._decoder.pending else ""
+        problem = f"the body ended before message-end{inside}"
+        self._end = body_failure(problem, None, self._closed)
+
     def _break_off(self, error: Exception) -> None:
         """What arrived before the connection failed is all there is."""
-        if received := self._received():
-            self._cut(received)
+        self._cut(self._received())
         if self._end is None:
             problem = "the body broke off before message-end"
             self._end = body_failure(problem, error, self._closed)
@@ -103,13 +111,8 @@ class EventReader:
         return take(-1) if take is not None else b""
 
     def _cut(self, chunk: bytes) -> None:
-        """Cuts a chunk into frames, up to one that is too large; an empty one is the body's end."""
+        """Cuts a chunk into frames, up to one that is too large."""
         decoder = self._decoder
-        if not chunk:
-            inside = ", inside an event" if decoder.pending else ""
-            problem = f"the body ended before message-end{inside}"
-            self._end = body_failure(problem, None, self._closed)
-            return
         limit = self._max_event_bytes
         # No event of this chunk can be larger than what is held of it and the chunk together.
         may_be_large = decoder.pending + len(chunk) > limit
