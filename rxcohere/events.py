@@ -9,7 +9,6 @@ Only ``type`` is required, unknown keys are kept, and a type this version does n
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -28,6 +27,7 @@ from rxcohere.deltas import (
 )
 from rxcohere.errors import EventDecodeError
 from rxcohere.response import ChatResponse, Citation, LogprobItem, ToolCall, Usage, WireModel
+from rxcohere.surrogates import has_lone_surrogates, replace_lone_surrogates
 
 
 class MessageStart(WireModel):
@@ -260,8 +260,6 @@ _KNOWN_TYPES: frozenset[str] = frozenset(
     get_args(model.model_fields["type"].annotation)[0] for model in get_args(KnownEvent)
 )
 
-_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-
 _adapter: TypeAdapter[ChatEvent] = TypeAdapter(ChatEvent)
 
 validate_event_json: Callable[[bytes], ChatEvent] = _adapter.validator.validate_json
@@ -280,33 +278,23 @@ def parse_event(data: bytes | str | Mapping[str, Any]) -> ChatEvent:
     """
     try:
         if isinstance(data, Mapping):
-            return _adapter.validate_python(_repaired(data))
+            if has_lone_surrogates(data):
+                with suppress(TypeError, ValueError, RecursionError):  # it is no JSON
+                    return _adapter.validate_json(_repaired(json.dumps(data, default=dict)))
+            return _adapter.validate_python(data)
         return _adapter.validate_json(data)
     except ValidationError as error:
         if not isinstance(data, Mapping):
             with suppress(ValueError, RecursionError):
-                return _adapter.validate_json(_repaired_json(data))
+                return _adapter.validate_json(_repaired(data))
         raise _decode_error(data, error) from error
 
 
-def _repaired_json(data: bytes | str) -> str:
+def _repaired(data: bytes | str) -> str:
     """The JSON text with U+FFFD for what is no Unicode: bad UTF-8, lone surrogates."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     text = json.dumps(json.loads(text), ensure_ascii=False)
-    return _LONE_SURROGATES.sub("\ufffd", text)
-
-
-def _repaired(value: Any) -> Any:
-    """The object with U+FFFD for lone surrogates; nested too deeply, as it is."""
-    whole: Any = value
-    with suppress(RecursionError):
-        if isinstance(value, str):
-            whole = value if value.isascii() else _LONE_SURROGATES.sub("\ufffd", value)
-        elif isinstance(value, Mapping):
-            whole = {_repaired(key): _repaired(each) for key, each in whole.items()}
-        elif isinstance(value, list):
-            whole = [_repaired(each) for each in whole]
-    return whole
+    return replace_lone_surrogates(text)
 
 
 def _decode_error(

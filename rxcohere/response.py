@@ -9,12 +9,12 @@ from.
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rxcohere.errors import ToolArgumentsError
+from rxcohere.surrogates import escape_lone_surrogates
 
 
 class WireModel(BaseModel):
@@ -144,8 +144,8 @@ class ToolCall(WireModel):
             )
         except ToolArgumentsError:
             return self
-        text = re.sub("[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):x}", text)
-        function = (self.function or ToolCallFunction()).model_copy(update={"arguments": text})
+        arguments = {"arguments": escape_lone_surrogates(text)}
+        function = (self.function or ToolCallFunction()).model_copy(update=arguments)
         return self.model_copy(update={"function": function})
 
 

@@ -22,6 +22,7 @@ PACKAGE = Path(rxcohere.__file__).parent
 ORDER = (
     "errors",
     "sse",
+    "surrogates",
     "response",
     "deltas",
     "events",
@@ -50,6 +51,7 @@ FORBIDDEN = {"testing": {"runtime", "transport", "subscription", "stream", "clie
 THIRD_PARTY = {
     "errors": set[str](),
     "sse": set[str](),
+    "surrogates": set[str](),
     "response": {"pydantic", "pydantic_core"},
     "deltas": {"pydantic", "pydantic_core"},
     "events": {"pydantic", "pydantic_core"},

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 
@@ -202,8 +202,8 @@ class SharedResponse:
                 self._set_clock(departure)
 
     def _on_next(self, event: ChatEvent) -> None:
-        if self._bringing:  # the one before: a subscriber to it has made the source speak
-            self._bring_event()
+        # The one before comes first, if a subscriber to it has made the source speak.
+        interruption = self._bring_event() if self._bringing else None
         self.count += 1
         self._recent.append(event)
         if len(self._recent) >= _RECENT:
@@ -215,10 +215,12 @@ class SharedResponse:
                 self._listening = list(self._subscribers)
         self._event = event
         self._still_to_hear = iter(self._listening)
-        self._bring_event()
+        interruption = self._bring_event() or interruption
+        if interruption is not None:
+            raise interruption
 
-    def _bring_event(self) -> None:
-        """Brings the event to those who are still to hear it."""
+    def _bring_event(self) -> BaseException | None:
+        """Brings the event to those who are still to hear it; returns what interrupted that."""
         self._bringing = True
         event = self._event
         interruption: BaseException | None = None
@@ -231,22 +233,20 @@ class SharedResponse:
                 else:
                     subscriber.fail(problem)
         self._bringing = False
-        if interruption is not None:
-            raise interruption
+        return interruption
 
     def _end(self, error: Exception | None) -> None:
-        if self._bringing:  # the last one: a subscriber to it has brought about the end
-            self._bring_event()
+        # The last one comes first, if a subscriber to it has brought about the end.
+        interruption = self._bring_event() if self._bringing else None
         with self._exclusively():
-            if self._verdict is not None:
-                return
-            self._compact_recent()
-            self._verdict = (error,)
-            subscribers, self._subscribers = self._subscribers, {}
-            self._listening = []
+            subscribers: Iterable[Subscriber] = ()
+            if self._verdict is None:
+                self._compact_recent()
+                self._verdict = (error,)
+                subscribers, self._subscribers = self._subscribers, {}
+                self._listening = []
             stop_clock, self._stop_clock = self._stop_clock, _do_nothing
         stop_clock()
-        interruption: BaseException | None = None
         for subscriber in subscribers:
             try:
                 subscriber.end(error)

@@ -95,12 +95,13 @@ class RedisServer:
     async def aclose(self) -> None:
         """Ends what is under way, and closes the connections if they are its own."""
         self.refuse()
-        for task in self._under_way:
+        under_way = set(self._under_way)
+        for task in under_way:
             task.cancel()
         if self._owned:
             await self._client.aclose()
-        if self._under_way:  # redis may have lost the cancellation
-            await asyncio.wait(self._under_way)
+        if under_way:  # redis may have lost the cancellation
+            await asyncio.wait(under_way)
             if self._owned:  # and have connected meanwhile
                 await self._client.aclose()
 
