@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -41,7 +40,17 @@ from subscribers import ANSWER, HANG, was_aborted
 from rxcohere import ChatEvent, CitationStart, ContentDelta
 from rxcohere.events import parse_event
 from rxcohere.sse import SSEDecoder
-from rxcohere.testing import Cut, DelayHeaders, Fault, ReplayServer, Stall, Status, Transcript
+from rxcohere.testing import (
+    Cut,
+    DelayHeaders,
+    Fault,
+    FaultProxy,
+    ReplayServer,
+    Stall,
+    Status,
+    Transcript,
+    Wire,
+)
 
 try:
     from playwright.async_api import (
@@ -99,91 +108,15 @@ def cited_in(name: str) -> list[str]:
 # The app, and what is around it ------------------------------------------------------------------
 
 
-class Gate:
-    """A TCP proxy that lets nothing of the answers through from a text on, until it is opened.
+def held_from(text: bytes) -> Wire:
+    """Holds back what comes behind a text in the answers, until the proxy is healed."""
+    return Wire(counted_from=text, cut_after=0, ending="stall") if text else Wire()
 
-    Args:
-        port: where to forward, on 127.0.0.1.
-        text: the first bytes that are held back; by default, none are.
-    """
 
-    def __init__(self, port: int, text: bytes = b"") -> None:
-        self._to = port
-        self._text = text
-        self._opened = asyncio.Event()
-        self._listener: asyncio.Server | None = None
-        self._served: set[asyncio.Task[None]] = set()
-        self._pumps: set[asyncio.Task[None]] = set()
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def open(self) -> None:
-        """Lets everything through."""
-        self._opened.set()
-
-    async def connect(self) -> None:
-        """Takes connections, on the same port as before."""
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
-
-    async def disconnect(self) -> None:
-        """Ends all connections, and takes none."""
-        assert self._listener is not None
-        self._listener.close()
-        for pump in self._pumps:
-            pump.cancel()
-        if self._served:
-            await asyncio.wait(self._served)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._served.add(task)
-        answers, server = await asyncio.open_connection("127.0.0.1", self._to)
-        pumps = {
-            asyncio.create_task(self._pump(reader, server, b"")),
-            asyncio.create_task(self._pump(answers, writer, self._text)),
-        }
-        self._pumps |= pumps
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.wait(pumps)
-        self._pumps -= pumps
-        server.close()
-        writer.close()
-        self._served.discard(task)
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: bytes
-    ) -> None:
-        passed = b""
-        with suppress(OSError):  # one of the two is gone
-            while data := await reader.read(1 << 16):
-                at = (passed + data).find(text) if text else -1
-                if at >= 0:
-                    free = max(at - len(passed), 0)
-                    writer.write(data[:free])
-                    await self._opened.wait()
-                    data, text = data[free:], b""
-                writer.write(data)
-                await writer.drain()
-                passed = data[-len(text) :] if text else b""
-
-    async def __aenter__(self) -> Gate:
-        await self.connect()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.disconnect()
+def pull(network: FaultProxy) -> None:
+    """Ends all connections, and takes none until it is healed."""
+    network.refuse()
+    network.reset()
 
 
 @dataclass
@@ -285,7 +218,7 @@ class Chat:
     """The app, what it asks, and the browser profiles of those who read it."""
 
     server: ReplayServer
-    gate: Gate
+    upstream: FaultProxy
     app: App
     browser: Browser
     complaints: list[str] = field(default_factory=list)
@@ -338,9 +271,9 @@ async def chatting(
     """
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(ReplayServer(transcript, pace=0.01, faults=faults))
-        gate = await stack.enter_async_context(Gate(urlsplit(server.url).port or 0, held))
-        app = await stack.enter_async_context(running(gate.url, **environment))
-        chat = Chat(server, gate, app, browser)
+        upstream = await stack.enter_async_context(FaultProxy(server.url, held_from(held)))
+        app = await stack.enter_async_context(running(upstream.url, **environment))
+        chat = Chat(server, upstream, app, browser)
         try:
             yield chat
         finally:
@@ -534,7 +467,7 @@ async def test_text_and_citations_appear_while_it_streams(browser: Browser) -> N
         await is_held(answer)
         await expect(answer.locator("ol.sources li")).to_have_text(["Tall penguins"])
         await expect(answer.locator("h2")).to_have_text(DOCUMENTS)
-        chat.gate.open()
+        chat.upstream.heal()
         await is_complete(answer)
         sources = ["Tall penguins", "Penguin habitats", "Counting colonies"]
         await expect(answer.locator("ol.sources li")).to_have_text(sources)
@@ -574,7 +507,7 @@ async def test_keyboard_focus_shows_sources_and_stays_while_text_comes(browser: 
         sources = page.locator("#sources")
         await expect(answer.locator("mark").nth(1)).to_be_focused()
         await expect(sources.locator("h4")).to_have_text(["Tall penguins"])
-        chat.gate.open()
+        chat.upstream.heal()
         await is_complete(answer)
         await expect(answer.locator("mark").nth(1)).to_be_focused()
         await expect(sources).to_be_visible()
@@ -590,7 +523,7 @@ async def test_a_reload_goes_on_with_the_same_answer(browser: Browser) -> None:
         await is_held(answer)
         await page.reload()
         await is_held(answer)
-        chat.gate.open()
+        chat.upstream.heal()
         await is_complete(answer)
         await page.reload()
         await is_complete(answer)
@@ -606,7 +539,7 @@ async def test_tabs_that_join_late_show_the_same(browser: Browser) -> None:
         beside, elsewhere = await chat.tab(page.url, beside=page), await chat.tab(page.url)
         for tab in (beside, elsewhere):
             await is_held(shown(tab))
-        chat.gate.open()
+        chat.upstream.heal()
         for tab in (page, beside, elsewhere):
             await is_complete(shown(tab))
         assert len(chat.server.requests) == 1
@@ -685,7 +618,7 @@ async def test_tools_are_called_run_and_answered(browser: Browser) -> None:
         call = answer.locator(".call")
         await expect(call.locator("h3")).to_have_text("get_weather …")
         await expect(call.locator("pre")).to_have_text('{ "')
-        chat.gate.open()
+        chat.upstream.heal()
         await expect(call.locator("h3")).to_have_text("get_weather")
         go_on = page.get_by_role("button", name="Run the tools and answer")
         await go_on.click()
@@ -713,7 +646,7 @@ async def test_thinking_is_shown(browser: Browser) -> None:
         await expect(thinking).to_be_visible()
         await expect(thinking).to_contain_text(text_of("reasoning", "thinking")[-20:].strip())
         assert await text_in(answer) == ""
-        chat.gate.open()
+        chat.upstream.heal()
         await is_complete(answer, "reasoning")
         assert await thinking.text_content() == text_of("reasoning", "thinking")
 
@@ -778,17 +711,17 @@ async def test_markup_in_an_answer_is_text(browser: Browser) -> None:
 @pytest.mark.browser
 async def test_a_lost_connection_is_made_up_for(browser: Browser) -> None:
     """The answer goes on without its reader, who then gets the rest, and nothing twice."""
-    async with chatting(browser, held=THIRD_CITATION) as chat, Gate(chat.app.port) as network:
+    async with chatting(browser, held=THIRD_CITATION) as chat, FaultProxy(chat.app.url) as network:
         page = await chat.tab(network.url)
         await ask_on(page, "documents")
         answer = shown(page)
         await is_held(answer)
-        await network.disconnect()
+        pull(network)
         await has_come_to(answer, "reconnecting")
-        chat.gate.open()
+        chat.upstream.heal()
         await chat.server.until(lambda server: server.completed == 1, LONG)
         await has_come_so_far(answer, HELD)
-        await network.connect()
+        network.heal()
         await is_complete(answer)
         assert len(chat.server.requests) == 1
 
@@ -797,17 +730,17 @@ async def test_a_lost_connection_is_made_up_for(browser: Browser) -> None:
 async def test_an_answer_that_is_stopped_meanwhile_shows_as_stopped(browser: Browser) -> None:
     """The reader comes back to nothing but the end."""
     stalled = Stall(after_events=24)
-    async with chatting(browser, None, stalled) as chat, Gate(chat.app.port) as network:
+    async with chatting(browser, None, stalled) as chat, FaultProxy(chat.app.url) as network:
         page = await chat.tab(network.url)
         await ask_on(page, "documents")
         answer = shown(page)
         await has_come_so_far(answer, 24)
-        await network.disconnect()
+        pull(network)
         await has_come_to(answer, "reconnecting")
         (told,) = json.loads(unquote(urlsplit(page.url).fragment))
         await get(f"{chat.app.url}/streams/{told['id']}/abort", "POST", json={"reason": "enough"})
         await chat.server.until(was_aborted, LONG)
-        await network.connect()
+        network.heal()
         await has_come_to(answer, "stopped", "enough")
 
 
@@ -816,14 +749,15 @@ async def test_a_connection_lost_at_the_very_end_leaves_the_answer_complete(
     browser: Browser,
 ) -> None:
     """All events have come, but not that they are all: the browser comes back for nothing."""
-    async with chatting(browser) as chat, Gate(chat.app.port, b"data: [DONE]") as network:
+    held = held_from(b"data: [DONE]")
+    async with chatting(browser) as chat, FaultProxy(chat.app.url, held) as network:
         page = await chat.tab(network.url)
         await ask_on(page, "documents")
         answer = shown(page)
         await expect(answer.locator(".facts")).to_contain_text("COMPLETE")
         await has_come_to(answer, "streaming")
-        await network.disconnect()
-        await network.connect()
+        pull(network)
+        network.heal()
         await is_complete(answer)
 
 
@@ -846,5 +780,5 @@ async def test_a_worker_that_dies_takes_only_its_own_answers_along(browser: Brow
         os.kill(killed, signal.SIGKILL)
         await has_come_to(shown(page, 0), "cut", "StreamAbandonedError")
         await has_come_so_far(shown(page, 0), HELD)
-        chat.gate.open()
+        chat.upstream.heal()
         await is_complete(shown(page, 1))

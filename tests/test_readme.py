@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from test_requests_sent import COMPOSITIONS
 
-from rxcohere import CohereClient, StreamTruncatedError, errors
+from rxcohere import CohereClient, ConnectionFailedError, StreamTruncatedError, errors
 from rxcohere import operators as rxc
-from rxcohere.testing import Cut, ReplayServer
+from rxcohere.testing import Cut, FaultProxy, ReplayServer, Wire
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +34,18 @@ async def test_a_cut_stream_keeps_what_came():
         assert len(server.requests) == 1
 
 
+async def test_a_reset_in_the_middle_is_no_short_answer():
+    """The README's own example of a test on a bad network."""
+    async with (
+        ReplayServer("text") as server,
+        FaultProxy(server.url, Wire(cut_after=700, ending="reset")) as proxy,
+        CohereClient("key", base_url=proxy.url) as co,
+    ):
+        stream = co.chat_stream(model="m", messages=[{"role": "user", "content": "Hi"}])
+        with pytest.raises(ConnectionFailedError):
+            await stream.response()
+
+
 def lines(code: str) -> list[str]:
     """The lines that say something; those that let an example run offline do not."""
     stripped = [line.strip() for line in textwrap.dedent(code).splitlines()]
@@ -43,8 +55,9 @@ def lines(code: str) -> list[str]:
 def test_its_code_is_the_examples_code() -> None:
     """Every Python block stands, line for line, in an example or in a test that runs."""
     sources = [lines(path.read_text(encoding="utf-8")) for path in ROOT.glob("examples/*.py")]
-    here = lines(inspect.getsource(test_a_cut_stream_keeps_what_came))
-    sources.append([line for line in here if not line.startswith('"""')])
+    for test in (test_a_cut_stream_keeps_what_came, test_a_reset_in_the_middle_is_no_short_answer):
+        here = lines(inspect.getsource(test))
+        sources.append([line for line in here if not line.startswith('"""')])
     assert len(BLOCKS) >= 8
     for block in map(lines, BLOCKS):
         found = any(

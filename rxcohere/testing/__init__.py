@@ -1,14 +1,20 @@
 """Testing without Cohere: a replay server, transcripts for it to play, faults to add to them.
 
+What happens on the way from a server, this one or another, is up to a proxy.
+
 ::
 
     async with ReplayServer("rag", faults=[Cut(after_events=5)]) as server:
         client = CohereClient("", base_url=server.url)
         ...
         await server.until(lambda s: s.open == 0)
+
+    async with ReplayServer("rag") as server, FaultProxy(server.url, Wire(cut_after=700)) as proxy:
+        client = CohereClient("", base_url=proxy.url)
+        ...
 """
 
-from rxcohere.testing.counters import Counters
+from rxcohere.testing.counters import Counters, Traffic
 from rxcohere.testing.faults import (
     ContentType,
     Corrupt,
@@ -24,6 +30,7 @@ from rxcohere.testing.faults import (
     Status,
 )
 from rxcohere.testing.playbook import Chooser
+from rxcohere.testing.proxy import FaultProxy, Wires
 from rxcohere.testing.recording import record
 from rxcohere.testing.reply import Chunking, Ending, Framing, Reply
 from rxcohere.testing.requests import RecordedRequest
@@ -36,6 +43,7 @@ from rxcohere.testing.transcripts import (
     encode_event,
     transcript_names,
 )
+from rxcohere.testing.wire import CutEnding, Wire
 
 __all__ = [
     "DONE",
@@ -45,12 +53,14 @@ __all__ = [
     "Corrupt",
     "Counters",
     "Cut",
+    "CutEnding",
     "DelayHeaders",
     "DoneEarly",
     "DropDone",
     "Ending",
     "EventModel",
     "Fault",
+    "FaultProxy",
     "Framing",
     "HangUp",
     "KeepAlives",
@@ -61,7 +71,10 @@ __all__ = [
     "Reply",
     "Stall",
     "Status",
+    "Traffic",
     "Transcript",
+    "Wire",
+    "Wires",
     "encode_event",
     "record",
     "transcript_names",

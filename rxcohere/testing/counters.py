@@ -1,18 +1,14 @@
-"""What a replay server has counted so far, and waiting for it to count further."""
+"""What a replay server, or a proxy, has counted so far."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Self
+from typing import Literal, TypeAlias
 
-from rxcohere.errors import BlockingCallError
 from rxcohere.testing.requests import RecordedRequest
+from rxcohere.testing.waiting import Watchable
 
 
-class Counters:
+class Counters(Watchable):
     """Requests and replies, counted, with ways to wait until they reach a state.
 
     Attributes:
@@ -23,16 +19,15 @@ class Counters:
         cut: how many replies the server broke off, for a fault or because it was stopped.
     """
 
+    _called = "the replay server"
+
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[RecordedRequest] = []
         self.open = 0
         self.aborted = 0
         self.completed = 0
         self.cut = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._watches: dict[Future[None], Callable[[Any], bool]] = {}
-        # Predicates are asked by the waiting thread and by the server's, never by both at once.
-        self._lock = threading.RLock()
 
     def __str__(self) -> str:
         """The counters in words."""
@@ -41,85 +36,49 @@ class Counters:
             f"{self.completed} completed, {self.cut} cut"
         )
 
-    async def until(
-        self,
-        predicate: Callable[[Self], bool],
-        timeout: float | None = 5.0,  # noqa: ASYNC109 - its error names the counters
-    ) -> None:
-        """Waits until the predicate holds; it is asked anew at every change of a counter.
 
-        Any loop may wait, the server's or another one.
-
-        Args:
-            predicate: gets this server; it may be called in the server's thread.
-            timeout: seconds; None waits for ever.
-
-        Raises:
-            TimeoutError: it did not hold in time; the message has the counters.
-        """
-        future = self._watch(predicate)
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise self._late(timeout) from None
-        finally:
-            self._forget(future)
-
-    def wait_until(self, predicate: Callable[[Self], bool], timeout: float | None = 5.0) -> None:
-        """The same as `until`, blocking.
-
-        Raises:
-            TimeoutError: it did not hold in time; the message has the counters.
-            BlockingCallError: the server runs on this very thread's loop.
-        """
-        if self._loop is not None and self._loop is _running_loop():
-            raise BlockingCallError(
-                "wait_until() would block the loop that the server runs on: await until() instead"
-            )
-        future = self._watch(predicate)
-        try:
-            future.result(timeout)
-        except TimeoutError:
-            raise self._late(timeout) from None
-        finally:
-            self._forget(future)
-
-    def _watch(self, predicate: Callable[[Self], bool]) -> Future[None]:
-        future = Future[None]()
-        with self._lock:
-            self._watches[future] = predicate
-            self._changed()
-        return future
-
-    def _forget(self, future: Future[None]) -> None:
-        with self._lock:
-            self._watches.pop(future, None)
-
-    def _changed(self) -> None:
-        """Asks all predicates, and wakes those whose answer is yes."""
-        with self._lock:
-            for future, predicate in list(self._watches.items()):
-                error: Exception | None = None
-                try:
-                    if not predicate(self):
-                        continue
-                except Exception as raised:
-                    error = raised
-                del self._watches[future]
-                # False if the waiting task was cancelled meanwhile.
-                if future.set_running_or_notify_cancel():
-                    if error is None:
-                        future.set_result(None)
-                    else:
-                        future.set_exception(error)
-
-    def _late(self, timeout: float | None) -> TimeoutError:
-        return TimeoutError(f"the replay server did not get there in {timeout} s: {self}")
+Count: TypeAlias = Literal[
+    "connections", "open", "cuts", "resets", "refused", "carried", "held", "dropped"
+]
+"""The name of a counter of `Traffic`."""
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+class Traffic(Watchable):
+    """Connections and bytes through a proxy, counted, with ways to wait until they reach a state.
+
+    Attributes:
+        connections: how many clients have connected, those included that were refused.
+        open: how many connections go through it now.
+        cuts: how many were cut by their wire, whichever the ending.
+        resets: how many the proxy has reset: for a wire, for `FaultProxy.reset` or
+            `FaultProxy.refuse`.
+        refused: how many of these for `FaultProxy.refuse`.
+        carried: how many bytes of answers it has let through.
+        held: how many bytes wait in it now, in both directions.
+        dropped: how many bytes it has dropped since `FaultProxy.silence`, in both directions.
+    """
+
+    _called = "the proxy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections = 0
+        self.open = 0
+        self.cuts = 0
+        self.resets = 0
+        self.refused = 0
+        self.carried = 0
+        self.held = 0
+        self.dropped = 0
+
+    def __str__(self) -> str:
+        """The counters in words."""
+        return (
+            f"{self.connections} connections, {self.open} open, {self.cuts} cut, "
+            f"{self.resets} reset, {self.refused} refused; "
+            f"{self.carried} bytes carried, {self.held} held, {self.dropped} dropped"
+        )
+
+    def _count(self, name: Count, by: int = 1) -> None:
+        setattr(self, name, getattr(self, name) + by)
+        self._changed()

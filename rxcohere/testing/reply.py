@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import socket
-import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 
 from rxcohere.sse import comment
+from rxcohere.testing.sockets import reset, sent
 from rxcohere.testing.transcripts import is_done
 
 Chunking: TypeAlias = Literal["whole", "event", "byte", "random"] | int
@@ -128,7 +127,7 @@ async def perform(
             while True:
                 await writer.write(comment("keep-alive"))
                 await asyncio.sleep(reply.interval)
-        case "stall":
+        case _:  # a stall
             await _wait(math.inf)
     return response
 
@@ -192,7 +191,7 @@ def _pieces(frames: tuple[bytes, ...], chunking: Chunking, rng: random.Random) -
                 size = 1
             case "random":
                 size = rng.randint(1, _MAX_RANDOM_SIZE)
-            case int():
+            case _:
                 size = chunking
         yield body[position : position + size]
         position += size
@@ -202,10 +201,8 @@ async def _reset(writer: StreamWriter, transport: asyncio.Transport) -> None:
     # With no room in the buffer, drain() waits until the kernel has every byte.
     transport.set_write_buffer_limits(high=0)
     await writer.drain()
-    # Lingering for zero seconds turns the FIN of a close into an RST.
-    connection: socket.socket = transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    await sent(transport)
+    reset(transport)
 
 
 async def _wait(seconds: float) -> None:

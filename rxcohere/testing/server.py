@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self
 
 from aiohttp import web
 
@@ -19,13 +15,15 @@ from rxcohere.testing.faults import Fault
 from rxcohere.testing.playbook import Chooser, Playbook
 from rxcohere.testing.reply import Chunking, Framing, Performed, perform
 from rxcohere.testing.requests import read_request
+from rxcohere.testing.running import Running
+from rxcohere.testing.sockets import accept_pending
 from rxcohere.testing.transcripts import Playable
 
 _CHUNKINGS = ("whole", "event", "byte", "random")
 _FRAMINGS = ("chunked", "close", "content-length")
 
 
-class ReplayServer(Counters):
+class ReplayServer(Counters, Running):
     """A real HTTP server that speaks ``POST /v2/chat``, streaming and not, from transcripts.
 
     As an async context manager it runs on the running loop; as a plain one it runs in a daemon
@@ -55,6 +53,8 @@ class ReplayServer(Counters):
     Raises:
         ConfigurationError: an argument is wrong, or there is no such transcript.
     """
+
+    _thread_name = "rxcohere-replay"
 
     def __init__(
         self,
@@ -90,8 +90,6 @@ class ReplayServer(Counters):
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._stopping = False
-        self._thread: threading.Thread | None = None
-        self._leave: asyncio.Event | None = None
 
     def __repr__(self) -> str:
         """The address, if it runs, and the counters."""
@@ -143,11 +141,7 @@ class ReplayServer(Counters):
             self.cut += outcome == "cut"
             self._changed()
 
-    async def __aenter__(self) -> Self:
-        """Starts the server on the running loop."""
-        if self._loop is not None:
-            raise RuntimeError("the replay server is running already")
-        self._loop = asyncio.get_running_loop()
+    async def _start(self) -> None:
         self._stopping = False
         # Documents and images come in the body: no limit of its size.
         application = web.Application(client_max_size=0)
@@ -159,26 +153,17 @@ class ReplayServer(Counters):
             await site.start()
         except BaseException:
             await self._runner.cleanup()
-            self._loop = self._runner = None
+            self._runner = None
             raise
         self._site = site
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stops the server, and every reply that is under way."""
+    async def _stop(self) -> None:
         runner, site = self._runner, self._site
-        if runner is None or site is None or runner.server is None:
-            return
+        assert runner is not None
+        assert site is not None
+        assert runner.server is not None
         self._stopping = True
-        # A connection that is being accepted when the listener closes would be dropped by asyncio
-        # without being closed; this lets it be accepted first.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await accept_pending()
         await site.stop()
         for connection in runner.server.connections:
             if connection.transport is not None:
@@ -188,46 +173,4 @@ class ReplayServer(Counters):
         while runner.server.connections:  # noqa: ASYNC110
             await asyncio.sleep(0)
         await runner.cleanup()
-        self._runner = self._site = self._loop = None
-
-    def __enter__(self) -> Self:
-        """Starts the server in a thread of its own."""
-        if self._thread is not None:
-            raise RuntimeError("the replay server is running already")
-        started = Future[None]()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(started)), name="rxcohere-replay", daemon=True
-        )
-        self._thread.start()
-        try:
-            started.result()
-        except BaseException:
-            self._thread.join()
-            self._thread = None
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stops the server and its thread."""
-        thread, loop, leave = self._thread, self._loop, self._leave
-        if thread is None or loop is None or leave is None:
-            return
-        loop.call_soon_threadsafe(leave.set)
-        thread.join()
-        self._thread = self._leave = None
-
-    async def _serve(self, started: Future[None]) -> None:
-        try:
-            self._leave = asyncio.Event()
-            await self.__aenter__()
-        except BaseException as error:
-            started.set_exception(error)
-            return
-        started.set_result(None)
-        await self._leave.wait()
-        await self.__aexit__(None, None, None)
+        self._runner = self._site = None

@@ -16,7 +16,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis_server import RedisProcess
 from subscribers import HANG, Subscribers
-from tcp_proxy import TcpProxy
 
 from rxcohere.bridges.journal import (
     RedisJournal,
@@ -27,7 +26,7 @@ from rxcohere.bridges.journal import (
     redis,
 )
 from rxcohere.errors import JournalError
-from rxcohere.testing import Transcript
+from rxcohere.testing import FaultProxy, Transcript
 
 
 @pytest.fixture
@@ -38,10 +37,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def proxied() -> AsyncIterator[tuple[RedisProcess, TcpProxy]]:
+async def proxied() -> AsyncIterator[tuple[RedisProcess, FaultProxy]]:
     """A server, and a proxy in front of it."""
-    async with RedisProcess() as server, TcpProxy(server.port) as proxy:
+    async with RedisProcess() as server, FaultProxy(server.url) as proxy:
         yield server, proxy
+
+
+def foiled(proxy: FaultProxy) -> bool:
+    """A client has tried in vain: what it sent was dropped, or it was refused."""
+    return proxy.dropped > 0 or proxy.refused > 0
 
 
 WAITS: dict[str, Callable[[RedisJournal], Awaitable[Any]]] = {
@@ -109,11 +113,10 @@ async def test_a_command_under_way_when_a_journal_is_closed(
         if trouble == "silent":
             proxy.silence()
         else:
-            proxy.refusing = True
+            proxy.refuse()
             proxy.reset()
         call = asyncio.ensure_future(CALLS[name](journal))
-        async with asyncio.timeout(HANG):
-            await proxy.foiled.wait()
+        await proxy.until(foiled, HANG)
         assert not call.done()  # it is under way, or between two attempts
         await journal.aclose()
         async with asyncio.timeout(HANG):
@@ -136,8 +139,7 @@ async def test_follower_and_producer_when_a_journal_is_closed_in_the_middle_of_a
             proxy.silence()
             talk.say(" two")
             late = subscriber().to(follow(journal, ID))
-            async with asyncio.timeout(HANG):
-                await proxy.foiled.wait()
+            await proxy.until(foiled, HANG)
             await journal.aclose()
             await reader.fails()
             await late.end()

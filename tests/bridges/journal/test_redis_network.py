@@ -13,11 +13,10 @@ import pytest
 from journal_streams import ID, Reader, Talk, outcome_of, publishing, response_of
 from redis_server import RedisProcess
 from subscribers import HANG, Subscribers
-from tcp_proxy import TcpProxy
 
 from rxcohere.bridges.journal import RedisJournal, Verdict, feed_reader, follow, redis
 from rxcohere.errors import JournalError
-from rxcohere.testing import Transcript
+from rxcohere.testing import FaultProxy, Transcript, Wire
 
 
 @pytest.fixture
@@ -30,9 +29,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def proxied(
     budget: Callable[[], int | None] = lambda: None,
-) -> AsyncIterator[tuple[RedisProcess, TcpProxy]]:
-    """A server, and a proxy in front of it."""
-    async with RedisProcess() as server, TcpProxy(server.port, budget) as proxy:
+) -> AsyncIterator[tuple[RedisProcess, FaultProxy]]:
+    """A server, and a proxy in front of it.
+
+    Args:
+        budget: how many bytes of answers a new connection carries before it is reset, in the middle
+            of whatever; None for any number.
+    """
+
+    def wire(_: int) -> Wire:
+        bytes_left = budget()
+        if bytes_left is None:
+            return Wire()
+        return Wire(cut_after=bytes_left, ending="reset")
+
+    async with RedisProcess() as server, FaultProxy(server.url, wire) as proxy:
         yield server, proxy
 
 
