@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from reference_decoder import BOM, reference
 
 from rxcohere.sse import ServerSentEvent, SSEDecoder, comment, encode
 
 STREAMS = Path(__file__).resolve().parents[2] / "shared" / "streams"
-BOM = b"\xef\xbb\xbf"
 
 FRAMES = (
     b'event: content-delta\ndata: {"type":"content-delta","index":0}\n\n',
@@ -42,32 +42,6 @@ RICH = (
     + FRAMES[2]
     + b"event: lost\ndata: unfinished"
 )
-
-
-def reference(body: bytes) -> list[ServerSentEvent]:
-    """The standard's algorithm over a whole body, written for plainness."""
-    *lines, _unfinished = re.split(rb"\r\n|\r|\n", body.removeprefix(BOM))
-    events: list[ServerSentEvent] = []
-    last_id, event_type, data = "", "", b""
-    retry: int | None = None
-    for line in lines:
-        if line == b"":
-            if data:
-                events.append(ServerSentEvent(event_type or "message", data[:-1], last_id, retry))
-            event_type, data, retry = "", b"", None
-            continue
-        field, _, value = line.partition(b":")
-        if value[:1] == b" ":
-            value = value[1:]
-        if field == b"event":
-            event_type = value.decode("utf-8", "replace")
-        elif field == b"data":
-            data += value + b"\n"
-        elif field == b"id" and 0 not in value:
-            last_id = value.decode("utf-8", "replace")
-        elif field == b"retry" and re.fullmatch(rb"[0-9]+", value):
-            retry = int(value)
-    return events
 
 
 def decode(chunks: Iterable[bytes]) -> list[ServerSentEvent]:
