@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 after an error, 2 for wrong usage, 130 after an interrupt."""
     options = _parser().parse_args(arguments)
     try:
-        status: int = asyncio.run(options.run(options))
-        return status
+        asyncio.run(options.run(options))
+        return 0
     except RxCohereError as error:
         print(f"rxcohere: {error}", file=sys.stderr)
         return 1
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _chat(options: argparse.Namespace) -> int:
+async def _chat(options: argparse.Namespace) -> None:
     parameters: dict[str, Any] = {}
     if options.documents:
         parameters["documents"] = [_document(path) for path in options.documents]
@@ -94,7 +94,7 @@ async def _chat(options: argparse.Namespace) -> int:
         if options.json:
             async for event in stream:
                 print(event.model_dump_json(exclude_unset=True), flush=True)
-            return 0
+            return
         cited = LiveCitedTextFold()
         usage: Usage | None = None
         try:
@@ -115,7 +115,6 @@ async def _chat(options: argparse.Namespace) -> int:
         print()
         _print_citations(cited.snapshot())
         _print_usage(usage)
-    return 0
 
 
 @contextlib.asynccontextmanager
@@ -170,7 +169,7 @@ def _print_usage(usage: Usage | None) -> None:
     print("\nBilled: " + ", ".join(f"{n:g} {name.replace('_', ' ')}" for name, n in billed.items()))
 
 
-async def _serve(options: argparse.Namespace) -> int:
+async def _serve(options: argparse.Namespace) -> None:
     async with ReplayServer(
         options.transcript, host=options.host, port=options.port, pace=options.pace
     ) as server:
@@ -178,5 +177,4 @@ async def _serve(options: argparse.Namespace) -> int:
             f"replaying at {server.url}; for programs: CO_API_KEY=any CO_API_URL={server.url}",
             file=sys.stderr,
         )
-        await asyncio.Event().wait()
-    return 0
+        await asyncio.Event().wait()  # for ever

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from rxcohere import CohereClient, parse_event
-from rxcohere.testing import Cut, ReplayServer, Status
+from rxcohere import CohereClient, ContentDelta, ToolCallStart, parse_event
+from rxcohere.testing import Cut, ReplayServer, Status, Transcript
 
 PROMPT = "Where do the tallest penguins live?"
 
@@ -59,6 +60,29 @@ def test_json_prints_one_event_a_line() -> None:
     events = [parse_event(json.loads(line)) for line in result.stdout.splitlines()]
     assert events[0].type == "message-start"
     assert events[-1].type == "message-end"
+
+
+def test_tool_calls_are_named() -> None:
+    """A model that calls a tool says what it plans, and which tool that is."""
+    with ReplayServer("tools") as server:
+        result = run("chat", "Where?", CO_API_KEY="k", CO_API_URL=server.url)
+    called = [event for event in Transcript.load("tools").events if event.type == "tool-call-start"]
+    assert result.returncode == 0
+    assert called
+    for event in called:
+        assert isinstance(event, ToolCallStart)
+        assert event.tool_call is not None
+        assert f"\n[calls {event.tool_call.name}]\n" in result.stdout
+
+
+def test_usage_that_did_not_come_is_not_printed() -> None:
+    """A server that bills nothing says nothing of it; the answer is all there is."""
+    *events, end = Transcript.load("text").events
+    bare = Transcript.of([*events, {"type": end.type, "delta": {"finish_reason": "COMPLETE"}}])
+    with ReplayServer(bare) as server:
+        result = run("chat", "Hello", CO_API_KEY="k", CO_API_URL=server.url)
+    text = "".join(event.text or "" for event in events if isinstance(event, ContentDelta))
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{text}\n", "")
 
 
 def test_documents_are_sent_with_their_names(tmp_path: Path) -> None:
@@ -135,6 +159,18 @@ def test_serve_answers_until_it_is_interrupted() -> None:
         assert process.communicate(timeout=30) == (None, "")
         assert process.returncode == 130
     assert response.finish_reason == "COMPLETE"
+
+
+@pytest.mark.parametrize("port", ["taken", "99999"])
+def test_an_address_that_cannot_be_served_at(port: str) -> None:
+    """It is an error in one line, with status 1."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        number = taken.getsockname()[1] if port == "taken" else port
+        result = run("serve", "--port", str(number))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("rxcohere: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_wrong_usage_has_status_2() -> None:

@@ -15,11 +15,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from programs import SLOW
 from subscribers import (
     ANSWER,
     ASK,
     EVENTS,
     HANG,
+    TEXT,
     Subscriber,
     Subscribers,
     bind,
@@ -342,6 +344,21 @@ def test_closing_inside_a_for_loop_ends_it_with_the_partial() -> None:
         server.wait_until(was_aborted)
 
 
+async def test_closing_takes_nothing_away_from_who_has_it_all() -> None:
+    """Who is still reading what has come already reads it to its end, and hears of nothing else."""
+    async with ReplayServer("text", chunking="whole") as server, client_of(server) as co:
+        got: list[Any] = []
+        async for event in co.chat_stream(**ASK):
+            got.append(event)
+            if len(got) == 1:
+                await server.until(lambda s: s.completed == 1)
+                for _ in range(100):  # until the end of the body has come, too
+                    await asyncio.sleep(0)
+                await co.aclose()
+        assert [event.type for event in got] == [event.type for event in TEXT.events]
+        assert got[-1].response.text == ANSWER
+
+
 def test_closing_ends_consumers_on_a_foreign_loop() -> None:
     """Those who are handed their values from the client's loop end with the same error."""
 
@@ -402,6 +419,21 @@ def test_the_end_of_run_gives_what_came(subscriber: Subscribers) -> None:
     with serving(faults=stalling()) as (_, co):
         run(work(co))
         check_cancelled(seen.error)
+
+
+def test_the_end_of_run_ends_a_reply(subscriber: Subscribers) -> None:
+    """Whoever waits for ``chat`` hears it too; of a reply there is nothing before all of it."""
+    seen = subscriber()
+
+    async def work(server: ReplayServer, co: CohereClient) -> None:
+        seen.to(co.chat(**ASK))
+        await server.until(lambda s: s.open == 1)
+
+    with serving(faults=[DelayHeaders()]) as (server, co):
+        run(work(server, co))
+        assert isinstance(seen.error, StreamCancelledError)
+        assert seen.error.partial is None
+        server.wait_until(was_aborted)
 
 
 def test_the_end_of_run_right_after_subscribe(subscriber: Subscribers) -> None:
@@ -611,7 +643,7 @@ def run_script(script: str, server: ReplayServer) -> tuple[int, str, str]:
         timeout=60,
         check=False,
     )
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stdout, SLOW.sub("", done.stderr)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -755,6 +787,8 @@ async def test_a_path_prefix_is_kept(base: str, path: str) -> None:
         "http://host#x",
         "http://a:b@c",
         "http://host:99999",
+        "http://two..dots",
+        f"http://{'long' * 16}.example",
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
@@ -782,6 +816,15 @@ def test_options_that_cannot_be_used_are_refused(options: dict[str, Any]) -> Non
     """A wrong option is a `ConfigurationError` that names it, at the constructor."""
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         CohereClient("", **options)
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), True, None], ids=str)
+def test_a_query_parameter_that_cannot_be_sent_is_refused(value: Any) -> None:
+    """What no URL can carry is a `ConfigurationError` that names the option, at the call."""
+    options = {"additional_query_parameters": {"a": value}}
+    for ask in (CohereClient("").chat_stream, CohereClient("").chat):
+        with pytest.raises(ConfigurationError, match="additional_query_parameters"):
+            ask(**ASK, request_options=options)
 
 
 @pytest.mark.parametrize("method", ["chat_stream", "chat"])

@@ -128,6 +128,8 @@ def test_options_of_a_wrong_type(options: Any) -> None:
         ("additional_headers", {"X-Team": "a\r\nX-Other: b"}),
         ("additional_headers", {"X-Team\nX-Other": "b"}),
         ("additional_headers", {"X-Team": "snow ☃"}),
+        ("additional_headers", {"Content-Length": "5"}),
+        ("additional_headers", {"transfer-encoding": "chunked"}),
         ("additional_query_parameters", "a=1"),
         ("additional_body_parameters", [1]),
     ],

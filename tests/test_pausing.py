@@ -196,6 +196,21 @@ async def test_an_operator_may_make_many_values_of_one_event() -> None:
         assert values.dropped == 0
 
 
+async def test_an_operator_may_not_make_any_number_of_values_of_one_event() -> None:
+    """What a paused source had under way has its limit, and the error says that this was it."""
+    under_way = 1000
+    async with served() as (server, co):
+        numbers = co.chat_stream(**ASK).pipe(ops.flat_map(lambda _: rx.range(9 * under_way)))
+        values = to_async_iterator(numbers, max_pending=FEW)
+        taken: list[int] = []
+        with pytest.raises(BufferOverflowError, match=r"source is paused.* under way is too much"):
+            async for value in values:
+                taken.append(value)  # noqa: PERF401 - kept up to the error
+        assert taken == list(range(len(taken)))
+        assert under_way <= len(taken) < 2 * under_way
+        await server.until(was_aborted)
+
+
 async def test_a_subscriber_that_awaits_makes_the_source_wait() -> None:
     """`subscribe_async` pauses like the iterator does."""
     counter = Counter()

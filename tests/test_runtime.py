@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from subscribers import HANG, in_thread, run, started, waiting
+from subscribers import (
+    ASK,
+    HANG,
+    Subscribers,
+    in_thread,
+    run,
+    serving,
+    started,
+    waiting,
+    was_aborted,
+)
 
 from rxcohere.batches import RemoteBatches
 from rxcohere.errors import BlockingCallError, StreamCancelledError
-from rxcohere.runtime import BackgroundLoop, LoopBinding, refuse_to_block, running_loop
+from rxcohere.runtime import BackgroundLoop, LoopBinding, LoopEnd, refuse_to_block, running_loop
 from rxcohere.subscription import TaskSubscription
+from rxcohere.testing import ReplayServer, Stall
 
 
 class Numbers:
@@ -61,6 +75,12 @@ def background() -> Any:
     yield loop
     loop.stop()
     loop.join()
+
+
+def close_properly(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends a loop as ``asyncio.run`` does."""
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def release(binding: LoopBinding) -> None:
@@ -192,6 +212,70 @@ def test_a_background_loop_may_be_stopped_from_within(background: BackgroundLoop
     assert background.loop.is_closed()
 
 
+def test_a_background_loop_may_be_ended_by_what_runs_on_it(
+    subscriber: Subscribers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who exits there ends the loop: its streams are told so, and the next one has a new loop."""
+    uncaught: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+    threads: list[threading.Thread] = []
+
+    def leave(_: object) -> None:
+        threads.append(threading.current_thread())
+        if len(threads) == 1:
+            asyncio.get_running_loop().call_soon(sys.exit)
+
+    with serving(faults=[Stall(after_events=3, times=1)]) as (server, co):
+        seen = subscriber(leave).to(co.chat_stream(**ASK)).wait_for_end()
+        assert type(seen.error) is StreamCancelledError
+        threads[0].join(HANG)
+        server.wait_until(was_aborted)
+        again = subscriber(leave).to(co.chat_stream(**ASK)).wait_for_end()
+        assert again.completed
+    assert len(set(threads)) == 2
+    assert [each.exc_type for each in uncaught] == [SystemExit]  # of which Python says nothing
+
+
+NO_MORE_FILES = """
+import resource, sys
+from rxcohere import CohereClient, ConnectionFailedError
+
+sys.unraisablehook = lambda _: None  # Python complains of the loops that it made half of
+told = []
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+with CohereClient("", base_url=sys.argv[1]) as co:
+    stream = co.chat_stream(model="m", messages=[{"role": "user", "content": "hi"}])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        stream.run()
+    except ConnectionFailedError as error:
+        told.append(error)
+    stream.subscribe(print, told.append, print)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [type(error.__cause__) for error in told] == [OSError, OSError], told
+    print(told[0])
+    print(stream.response().run().finish_reason)
+"""
+
+
+def test_no_background_loop_can_be_started() -> None:
+    """Without a file for one it is as if there were no connection; once there is one, it works."""
+    pytest.importorskip("resource")
+    with ReplayServer("text") as server:
+        done = subprocess.run(
+            [sys.executable, "-c", NO_MORE_FILES, server.url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert len(server.requests) == 1
+    assert (done.returncode, done.stderr) == (0, "")
+    why, reason = done.stdout.splitlines()
+    assert why.startswith("no event loop could be started: ")
+    assert reason == "COMPLETE"
+
+
 # A task as a subscription ------------------------------------------------------------------------
 
 
@@ -305,6 +389,45 @@ def test_disposing_after_the_loop_is_closed_does_nothing() -> None:
     assert subscription.disposed
 
 
+async def test_work_that_was_disposed_of_stays_halted() -> None:
+    """Who lets it go on in that very moment, in another thread, does not undo that."""
+    subscription = TaskSubscription(asyncio.get_running_loop())
+    subscription.pause()
+    subscription.dispose()
+    subscription.resume()
+    assert subscription.halted
+
+
+@pytest.mark.parametrize("properly", [False, True], ids=["without a word", "properly"])
+def test_a_loop_that_closes_while_work_is_being_started_on_it(properly: bool) -> None:
+    """Work that it never hears of is lost, and whoever wanted it is told, once."""
+    owner = WatchedLoop()
+    lost: list[None] = []
+    starting, closed = threading.Event(), threading.Event()
+
+    def until_closed() -> None:
+        owner.before = lambda: None
+        starting.set()
+        assert closed.wait(HANG)
+
+    def start() -> None:
+        owner.before = until_closed
+        subscription = TaskSubscription(owner)
+        subscription.start(Silence().next_batch, set(), lambda: lost.append(None))  # type: ignore[arg-type]
+
+    async def work() -> Future[None]:
+        LoopEnd.of(owner)
+        future = started(start)
+        assert starting.wait(HANG)
+        return future
+
+    future = owner.run_until_complete(work())
+    close_properly(owner) if properly else owner.close()
+    closed.set()
+    future.result(HANG)
+    assert lost == [None]
+
+
 # Hand-over ---------------------------------------------------------------------------------------
 
 
@@ -381,6 +504,94 @@ def test_who_asks_a_closed_loop_is_told(background: BackgroundLoop) -> None:
     with pytest.raises(StreamCancelledError):
         run(remote.next_batch())
     remote.close()
+
+
+class WatchedLoop(asyncio.SelectorEventLoop):
+    """A loop that tells when another thread has scheduled something, and may be made slow at it.
+
+    Attributes:
+        scheduled: is set by each call from another thread.
+        before: is called before each call from another thread is passed on.
+        looked_after: is done once somebody has asked whether it is closed.
+    """
+
+    def __init__(self) -> None:
+        self.scheduled = threading.Event()
+        self.before: Callable[[], object] = lambda: None
+        self.looked_after: Future[None] = Future()
+        super().__init__()
+
+    def is_closed(self) -> bool:
+        if not self.looked_after.done():
+            self.looked_after.set_result(None)
+        return super().is_closed()
+
+    def call_soon_threadsafe(self, *arguments: Any, **options: Any) -> asyncio.Handle:
+        self.before()
+        try:
+            return super().call_soon_threadsafe(*arguments, **options)
+        finally:
+            self.scheduled.set()
+
+
+def test_a_consumer_that_is_cancelled_before_its_turn_asks_for_nothing() -> None:
+    """What the other loop has not got to yet is not begun any more."""
+    batches, owner = Silence(), WatchedLoop()
+
+    async def ask_and_leave() -> None:
+        task = asyncio.ensure_future(RemoteBatches(batches, owner).next_batch())
+        await asyncio.sleep(0)
+        assert owner.scheduled.is_set()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    async def work() -> None:
+        LoopEnd.of(owner)
+        started(lambda: run(ask_and_leave())).result(HANG)  # blocks this loop meanwhile
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not batches.asked.is_set()
+
+    owner.run_until_complete(work())
+    close_properly(owner)
+
+
+def test_a_thread_that_waits_for_long_goes_on_to_wait() -> None:
+    """It looks after the loop now and then, and misses nothing meanwhile."""
+    owner = WatchedLoop()
+
+    class Late(Numbers):
+        async def next_batch(self) -> list[int]:
+            await waiting(owner.looked_after)
+            return [7]
+
+    async def work() -> list[int]:
+        LoopEnd.of(owner)
+        batch: list[int] = await in_thread(RemoteBatches(Late(), owner).next_batch_blocking)
+        return batch
+
+    assert owner.run_until_complete(work()) == [7]
+    close_properly(owner)
+
+
+def test_a_thread_that_waits_for_a_loop_that_is_closed_without_a_word() -> None:
+    """It finds out by itself, though nobody let the loop finish things off."""
+    batches, owner = Silence(), WatchedLoop()
+    waits: list[Future[Any]] = []
+
+    def work() -> None:
+        LoopEnd.of(owner)
+        waits.append(started(RemoteBatches(batches, owner).next_batch_blocking))
+        assert owner.scheduled.wait(HANG)
+        owner.stop()  # before it gets to what was asked for
+
+    owner.call_soon(work)
+    owner.run_forever()
+    owner.close()
+    with pytest.raises(StreamCancelledError):
+        waits[0].result(HANG)
+    assert not batches.asked.is_set()
 
 
 async def test_errors_of_batches_cross_the_loops() -> None:

@@ -536,6 +536,29 @@ async def test_await_gives_the_last_event_and_derived_values() -> None:
         assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize("transcript", ["reasoning-rag", "parallel-tools"])
+@pytest.mark.parametrize(
+    ("shortcut", "operator"),
+    [
+        (ChatStream.text, rxc.text_deltas),
+        (ChatStream.thinking, rxc.thinking_deltas),
+        (ChatStream.tool_calls, rxc.assemble_tool_calls),
+        (ChatStream.citations, rxc.citations),
+        (ChatStream.cited_text, rxc.attach_citations),
+        (ChatStream.response, rxc.collect_response),
+    ],
+    ids=lambda function: function.__name__,
+)
+async def test_a_shortcut_brings_what_its_operator_does(
+    transcript: str, shortcut: Callable[..., Any], operator: Callable[..., Any]
+) -> None:
+    """Without an observable in between, on a stream that has such values and on one without."""
+    expected: list[Any] = []
+    rx.from_iterable(Transcript.load(transcript).events).pipe(operator()).subscribe(expected.append)
+    async with served(transcript) as (_, co):
+        assert [value async for value in shortcut(co.chat_stream(**ASK))] == expected
+
+
 async def test_await_raises_the_verdict() -> None:
     """``await`` raises the error that a subscriber would get."""
     async with served(faults=[Status(422)]) as (_, co):
@@ -791,6 +814,35 @@ def test_disposed_when_the_loop_is_closed(subscriber: Subscribers) -> None:
         seen.dispose()
         assert type(seen.error) is StreamCancelledError
         server.wait_until(was_aborted)
+
+
+def test_disposed_in_each_of_the_last_turns_of_a_loop(subscriber: Subscribers) -> None:
+    """A thread that subscribes and leaves as the loop ends hears nothing after it has left."""
+    seen: list[Subscriber] = []
+
+    async def work(co: CohereClient) -> None:
+        loop = asyncio.get_running_loop()
+        co.chat_stream(**ASK).subscribe().dispose()  # binds the client to this loop
+
+        def come_and_go() -> None:
+            one = subscriber().to(co.chat_stream(**ASK))
+            one.dispose()
+            seen.append(one)
+
+        def each_turn() -> None:
+            started(come_and_go).result(HANG)  # blocks the loop meanwhile
+            loop.call_soon(each_turn)
+
+        loop.call_soon(each_turn)
+        await asyncio.sleep(0)
+
+    with serving() as (server, co):
+        run(work(co))
+        assert len(server.requests) == 0
+    assert len(seen) > 3
+    told = [one.error for one in seen if not one.is_silent]  # before they could leave
+    assert {type(error) for error in told} <= {StreamCancelledError}
+    assert len(told) < len(seen)
 
 
 async def test_disposed_during_the_wait_for_a_retry(subscriber: Subscribers) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reactivex import Observable
 from reactivex import operators as ops
+from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 from samples import (
     Sample,
@@ -740,6 +741,21 @@ async def test_merge_refuses_what_is_no_event(stranger: Any, position: int) -> N
     assert taken == parsed(BROUGHT[:position])
     assert type(error) is ConfigurationError
     assert type(stranger).__name__ in str(error)
+
+
+async def test_merge_refuses_once_a_source_that_cannot_be_stopped() -> None:
+    """Strangers that come out of ``subscribe`` itself are one error, after what was before them."""
+
+    def bring(observer: Any, _: object) -> Any:
+        for value in (*parsed(BROUGHT[:1]), 7, 8, *parsed(BROUGHT[1:])):
+            observer.on_next(value)
+        return Disposable()
+
+    values = to_async_iterator(rx.create(bring), overflow="merge")
+    taken, error = await until_error(values)
+    assert taken == parsed(BROUGHT[:1])
+    assert type(error) is ConfigurationError
+    assert values.dropped == len(BROUGHT) - 1
 
 
 @pytest.mark.parametrize("overflow", ["error", "pause"])

@@ -655,6 +655,45 @@ def test_in_the_last_turn_of_its_loop_a_subscription_lets_its_source_go() -> Non
     assert subject.observers == []
 
 
+async def test_a_handler_that_ends_its_own_task_gets_no_more_values() -> None:
+    """Without a wait in it, too: what is cancelled does not go on, and on_error is called."""
+    begun: list[int] = []
+
+    async def give_up(value: int) -> None:
+        begun.append(value)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    seen = Handler()
+    subject: Subject[int] = Subject()
+    subscribe_async(subject, give_up, seen.on_error, seen.on_completed)
+    subject.on_next(1)
+    subject.on_next(2)
+    await seen.end()
+    assert begun == [1]
+    assert [type(verdict) for verdict in seen.verdicts] == [StreamCancelledError]
+    assert subject.observers == []
+
+
+async def test_a_source_that_fails_after_its_end() -> None:
+    """Subscribed to in an on_next, which is a turn later, it is told as at any other time."""
+
+    def complete_and_fail(observer: Any, _: object) -> Any:
+        observer.on_next("value")
+        observer.on_completed()
+        raise Boom
+
+    handlers: list[Handler] = []
+    rx.of(1, 2).subscribe(lambda _: handlers.append(Handler().to(rx.create(complete_and_fail))))
+    for seen in handlers:
+        await seen.end()
+        assert seen.handled == ["value"]
+        assert [type(verdict) for verdict in seen.verdicts] == [Boom]
+        assert seen.breaches == []
+    assert len(handlers) == 2
+
+
 def test_a_loop_that_ends_with_its_client_gives_one_verdict() -> None:
     """Source and handler end at the same time, and on_error is called once."""
     handlers: list[Handler] = []

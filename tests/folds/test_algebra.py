@@ -147,6 +147,12 @@ def test_merging_does_not_compose() -> None:
     assert list(merged.text) == ["e", "\u0301"]
 
 
+def tool_call_delta_of(**more: object) -> JSON:
+    """A fragment of arguments that says again whose it is, as some gateways do."""
+    call = {"function": {"arguments": "a"}, **more}
+    return {"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": call}}}
+
+
 STANDALONE: list[JSON] = [
     message_start(),
     content_start(),
@@ -167,6 +173,9 @@ STANDALONE: list[JSON] = [
     with_extra(text_delta("a"), "delta"),
     with_extra(text_delta("a"), "delta", "message"),
     with_extra(text_delta("a"), "delta", "message", "content"),
+    tool_call_delta_of(id="call_1"),
+    tool_call_delta_of(type="function"),
+    tool_call_delta_of(function={"name": "look_up", "arguments": "a"}),
     with_extra(tool_call_delta("a"), "delta", "message", "tool_calls"),
     with_extra(tool_call_delta("a"), "delta", "message", "tool_calls", "function"),
     with_extra(tool_plan_delta("a"), "delta", "message"),

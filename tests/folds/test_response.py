@@ -379,6 +379,23 @@ def test_bare_events_are_no_error(kind: str) -> None:
     assert response.text == ("" if kind == "message-end" else "a")
 
 
+@pytest.mark.parametrize("delta", [{}, {"message": {}}, {"message": {"content": None}}], ids=str)
+def test_log_probabilities_without_content_are_kept(delta: JSON) -> None:
+    """A delta that brings log probabilities and no text adds them, and no block."""
+    logprobs = {"token_ids": [7], "text": "a", "logprobs": [-0.5]}
+    bare = {"type": "content-delta", "index": 3, "delta": delta, "logprobs": logprobs}
+    out = reply([message_start(), text_delta("a"), bare, message_end()])
+    assert out["message"]["content"] == [{"type": "text", "text": "a"}]
+    assert out["logprobs"] == [logprobs]
+
+
+def test_arguments_after_the_end_of_their_call_do_not_count() -> None:
+    """A fragment that comes late changes no call, and begins none."""
+    events = tool_stream(("tides", ['{"pier": 2}']))
+    late = [*events[:-1], tool_call_delta("rubbish", 0), events[-1]]
+    assert reply(late) == reply(events)
+
+
 def test_nothing_counts_after_the_end() -> None:
     """What follows ``message-end`` does not change the reply."""
     events = text_stream("High")

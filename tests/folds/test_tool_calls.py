@@ -150,6 +150,13 @@ def test_a_call_comes_out_once() -> None:
     assert calls(events) == [("a", "{}")]
 
 
+def test_a_delta_after_the_end_of_its_call_does_not_count() -> None:
+    """What comes late makes no second call out of one that has ended."""
+    events = tool_stream(("a", ["{}"]))
+    late = [*events[:-1], tool_call_delta("rubbish", 0), events[-1]]
+    assert calls(late) == [("a", "{}")]
+
+
 def test_a_delta_without_its_start_is_kept() -> None:
     """Arguments whose start never came make a call without a name: nothing is lost."""
     events = [message_start(), tool_call_delta('{"x"', 2), tool_call_delta(":1}", 2), message_end()]

@@ -449,6 +449,32 @@ async def test_disposal_on_a_real_loop() -> None:
     assert source.observers == []
 
 
+@pytest.mark.parametrize("operator", [False, True], ids=["subscriber", "operator"])
+def test_who_raises_when_a_window_closes_hears_of_it(operator: bool) -> None:
+    """What is held back comes when no source is there to catch: the error ends it all the same."""
+    scheduler, source = TestScheduler(), Subject[ChatEvent]()
+    seen: list[str] = []
+    errors: list[Exception] = []
+
+    def take(event: Any) -> Any:
+        seen.append(event.text)
+        if event.text == "bc":
+            raise LookupError("no bc")
+        return event
+
+    chain = source.pipe(rxc.coalesce_deltas(50, scheduler=scheduler))
+    if operator:
+        chain.pipe(ops.map(take)).subscribe(on_error=errors.append)
+    else:
+        chain.subscribe(take, errors.append)
+    for letter in "abc":
+        source.on_next(parse_event(text_delta(letter)))
+    scheduler.advance_to(50)
+    assert seen == ["a", "bc"]
+    assert [str(error) for error in errors] == ["no bc"]
+    assert source.observers == []
+
+
 async def test_a_given_scheduler_goes_before_the_loop() -> None:
     """A scheduler of one's own times the window, also where a loop is running."""
     scheduler = TestScheduler()

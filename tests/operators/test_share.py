@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 )
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 from reactivex.testing.subscription import Subscription
@@ -1072,3 +1073,83 @@ def test_an_interruption_of_the_first_subscription_is_its_end(subscriber: Subscr
         shared.subscribe(nothing, nothing)
     late = subscriber().to(shared)
     assert type(late.error) is StreamCancelledError
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("stop")], ids=["completed", "error"])
+def test_an_interruption_of_a_terminal_callback_passes_once_everybody_has_heard(
+    error: Exception | None, subscriber: Subscribers
+) -> None:
+    """Who interrupts the program in on_completed or on_error takes nobody's verdict away."""
+
+    def interrupt(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    tap, shared = shared_tap()
+    before = subscriber().to(shared)
+    shared.subscribe(nothing, interrupt, interrupt)
+    after = subscriber().to(shared)
+    tap.say("ab")
+    with pytest.raises(KeyboardInterrupt):
+        tap.complete() if error is None else tap.fail(error)
+    late = subscriber().to(shared)
+    assert [seen(each) for each in (before, after, late)] == [("ab", error or "|")] * 3
+
+
+def test_an_interruption_of_the_history_is_the_leave_of_who_hears_it(
+    subscriber: Subscribers,
+) -> None:
+    """It passes, the others hear everything, and the source is left when they are gone."""
+
+    def interrupt(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    tap, shared = shared_tap()
+    first = subscriber().to(shared)
+    tap.say("ab")
+    with pytest.raises(KeyboardInterrupt):
+        shared.subscribe(interrupt, interrupt, interrupt)
+    tap.say("c")
+    assert seen(first) == ("abc", None)
+    assert not tap.closed.is_set()
+    first.dispose()
+    assert tap.closed.is_set()
+
+
+def test_the_last_one_leaves_while_another_one_ends_the_source(subscriber: Subscribers) -> None:
+    """Given up before its end was told, it was given up: there is one verdict, for all who come."""
+
+    def complete(event: Any) -> None:
+        if event.text == "b":
+            tap.complete()
+
+    def leave(event: Any) -> None:
+        if event.text == "b":
+            first.dispose()
+            last.dispose()
+
+    tap, shared = shared_tap()
+    first, last = subscriber(complete).to(shared), subscriber(leave)
+    last.to(shared)
+    tap.say("ab")
+    assert [seen(each) for each in (first, last)] == [("ab", None)] * 2
+    late = subscriber().to(shared)
+    assert isinstance(late.error, StreamCancelledError)
+    assert late.error.partial is not None
+    assert seen(late)[0] == late.error.partial.text == "ab"
+
+
+def test_a_loop_that_closes_without_a_word_loses_its_subscriber() -> None:
+    """The next event finds it closed: who listened there is gone, and the source is left."""
+    tap, shared = shared_tap()
+    heard: list[Any] = []
+    loop = asyncio.new_event_loop()
+
+    async def listen() -> None:
+        shared.subscribe(heard.append, scheduler=AsyncIOScheduler(loop))
+
+    loop.run_until_complete(listen())
+    loop.close()
+    assert not tap.closed.is_set()
+    tap.say("a")
+    assert tap.closed.is_set()
+    assert heard == []

@@ -150,6 +150,35 @@ async def test_done_before_message_end_is_truncation() -> None:
     assert outcome.text == text_of(EVENTS[:7])
 
 
+@pytest.mark.parametrize("chunking", ["whole", "event", "byte"])
+async def test_done_in_the_midst_of_a_stream_ends_it(chunking: str) -> None:
+    """Whatever follows it, and however little of that has come: what was before it is delivered."""
+    frames = (*TEXT.frames[:7], TEXT.frames[-1], *TEXT.frames[7:])
+    outcome = await play(transcript=Transcript("early", frames), chunking=chunking)
+    assert isinstance(outcome.verdict, StreamTruncatedError)
+    assert "[DONE]" in str(outcome.verdict)
+    assert [e.model_dump(exclude_unset=True) for e in outcome.events] == EVENTS[:7]
+
+
+@pytest.mark.parametrize("chunking", ["whole", "event"])
+async def test_frames_of_nothing_but_blanks_are_passed_over(chunking: str) -> None:
+    """Some gateways keep a connection alive with them."""
+    blank = b"data:   \n\n"
+    frames = (blank, *TEXT.frames[:7], blank, blank, *TEXT.frames[7:])
+    outcome = await play(transcript=Transcript("blanks", frames), chunking=chunking)
+    assert outcome.verdict is None
+    assert [e.model_dump(exclude_unset=True) for e in outcome.events] == EVENTS
+
+
+async def test_the_limit_of_an_event_is_none_for_what_comes_at_once() -> None:
+    """A body that comes in one piece may be much larger than any one event of it may be."""
+    limit = max(map(len, TEXT.frames))
+    assert limit * 3 < len(TEXT.body)
+    outcome = await play(chunking="whole", max_event_bytes=limit)
+    assert outcome.verdict is None
+    assert [e.model_dump(exclude_unset=True) for e in outcome.events] == EVENTS
+
+
 async def test_a_missing_done_after_message_end_is_success() -> None:
     """message-end is what ends a stream."""
     assert (await play(DropDone())).verdict is None

@@ -39,10 +39,6 @@ class EntryCompactor:
         self._events = Compactor()
         self._ids: list[str] = []
 
-    def __len__(self) -> int:
-        """How many entries it holds, merged."""
-        return len(self._ids)
-
     def push(self, entry: JournalEntry) -> None:
         """Adds an entry at the end."""
         self._events.push(entry.event)

@@ -41,7 +41,6 @@ class FeedReader:
         self._being_read: Mapping[str, str] | None = None
         self._waking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
 
     @property
     def at_rest(self) -> bool:
@@ -53,20 +52,18 @@ class FeedReader:
         return self._feeds.get(key)
 
     async def add(self, feed: Feed) -> None:
-        """Has a feed read from now on, in place of one with its key that has ended.
-
-        Raises:
-            JournalError: the reading was ended.
-        """
-        if self._closed:
-            raise JournalError(_CLOSED)
+        """Has a feed read from now on, in place of one with its key that has ended."""
         self._feeds[feed.key] = feed
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="rxcohere-journal")
-        async with self._waking:
-            # The read that is under way does not know of it, unless it began in the meantime.
-            if self._being_read is not None and feed.key not in self._being_read:
-                await self._wake()
+        feed.being_added = True  # to be woken may take longer than anybody is waited for
+        try:
+            async with self._waking:
+                # The read that is under way does not know of it, unless it began in the meantime.
+                if self._being_read is not None and feed.key not in self._being_read:
+                    await self._wake()
+        finally:
+            feed.being_added = False
 
     def forget(self, key: str) -> None:
         """Has a feed that has ended kept no longer: there may be another stream with its id."""
@@ -80,8 +77,7 @@ class FeedReader:
             feed.look_at = 0.0
 
     async def aclose(self) -> None:
-        """Ends the reading; who waits hears of it."""
-        self._closed = True
+        """Ends the reading; who waits hears of it. Nobody may add a feed from now on."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -127,18 +123,18 @@ class FeedReader:
         finally:
             self._being_read = None
         for key, records in found.items():
-            fed = self._feeds.get(key)
             if key == self._wake_key:
                 if isinstance(records, JournalError):
                     raise records
                 self._wake_place = records[-1][0]
-            elif fed is not None and fed.place == places.get(key):
-                if isinstance(records, JournalError):
-                    fed.fail(records)
-                else:
-                    fed.take(records)
-                if fed.failed:
-                    del self._feeds[key]
+                continue
+            fed = self._feeds[key]  # it was open when the read began, and only this ends it
+            if isinstance(records, JournalError):
+                fed.fail(records)
+            else:
+                fed.take(records)
+            if fed.failed:
+                del self._feeds[key]
 
     async def _look_where_due(self, now: float) -> None:
         for feed in self._event_feeds():

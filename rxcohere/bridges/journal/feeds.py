@@ -40,12 +40,14 @@ class Feed(ABC):
         key: where it comes from.
         place: the id of the last record that came.
         ended: nothing more can come.
+        being_added: somebody is about to wait for it.
     """
 
     def __init__(self, key: str, place: str) -> None:
         self.key = key
         self.place = place
         self.ended = False
+        self.being_added = False
         self._error: RxCohereError | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -68,15 +70,13 @@ class Feed(ABC):
                 waiter.set_result(None)
 
     async def changed(self) -> None:
-        """Waits until something has come, or nothing more can.
+        """Waits until something has come, or nothing more can. Not for one that is complete.
 
         Raises:
             RxCohereError: it had failed before.
         """
         if self._error is not None:
             raise copy.copy(self._error) from self._error.__cause__
-        if self.ended:
-            return
         waiter = self._loop.create_future()
         self._waiters.add(waiter)
         try:
@@ -93,7 +93,8 @@ class Feed(ABC):
     @property
     def idle(self) -> bool:
         """Nobody has waited for it for a while."""
-        return not self._waiters and self._loop.time() - self._left_at >= _IDLE
+        in_use = self._waiters or self.being_added
+        return not in_use and self._loop.time() - self._left_at >= _IDLE
 
 
 class EventFeed(Feed):
@@ -118,17 +119,18 @@ class EventFeed(Feed):
         self._verdict: Verdict | None = None
         self._pages: dict[int, JournalPage] = {}
 
+    @property
+    def has_begun(self) -> bool:
+        """The stream is there, or has been."""
+        return self.token is not None or self._verdict is not None
+
     def take(self, records: Sequence[Record]) -> None:
         """Takes in what has come."""
         try:
             for record in records:
                 self._take(record)
-        except RxCohereError as error:
+        except RxCohereError as error:  # it is this stream's alone
             self.fail(error)
-        except Exception as error:  # whatever may be in a journal: it is this stream's alone
-            problem = JournalError(f"the journal has no event of {self.stream_id!r} in a record")
-            problem.__cause__ = error
-            self.fail(problem)
         else:
             self._forget_old()
             self.wake()
@@ -159,7 +161,7 @@ class EventFeed(Feed):
         del self._recent[:forgotten], self._sizes[:forgotten]
 
     async def next_page(self, at: int) -> JournalPage | None:
-        """What comes after so many events, for which it waits; None if it is here no longer.
+        """What comes after so many events, for which it waits; None if it is not to be had here.
 
         Raises:
             RxCohereError: it has failed.
@@ -168,7 +170,7 @@ class EventFeed(Feed):
             page = self._page(at)
             if page is not None and not page.is_empty:
                 return page
-            if page is None and at < self.count:
+            if page is None and (at < self.count or self._verdict is not None):
                 return None
             await self.changed()
 

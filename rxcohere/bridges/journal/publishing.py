@@ -93,9 +93,8 @@ class _EventBatches(abc.ObserverBase[ChatEvent]):
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            self._changed.clear()
-            if not condition():
-                await self._changed.wait()
+            self._changed.clear()  # it is set on this loop, after what it tells of
+            await self._changed.wait()
 
 
 class _Publication:

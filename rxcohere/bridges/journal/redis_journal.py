@@ -180,7 +180,7 @@ class RedisJournal:
         if not isinstance(feed, EventFeed) or feed.ended:
             feed = EventFeed(stream_id, key, "0-0", 0, None)
             await reader.add(feed)
-        while feed.token is None:
+        while not feed.has_begun:
             await feed.changed()
 
     async def read(self, stream_id: str, at: int = 0) -> JournalPage:

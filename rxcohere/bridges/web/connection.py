@@ -133,10 +133,9 @@ class Connection(asyncio.Protocol):
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Passes it on. The transport closes then, unless it is told not to."""
+        """Passes it on; the client is gone, and the transport closes then."""
         stays = self._inner.eof_received()
-        if not stays:
-            self.leave()
+        self.leave()
         return stays
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -179,14 +178,12 @@ class Connection(asyncio.Protocol):
             self._resumed.set_result(None)
 
     def _has_hung_up(self) -> bool:
-        if _POLLRDHUP is None:
+        sock = self._transport.get_extra_info("socket")
+        if _POLLRDHUP is None or sock is None:  # nobody can tell
             return False
         poll = select.poll()
-        try:
-            poll.register(self._transport.get_extra_info("socket"), _POLLRDHUP)
-            return bool(poll.poll(0))
-        except (OSError, ValueError, TypeError):  # it is closed, or no socket
-            return True
+        poll.register(sock, _POLLRDHUP)
+        return bool(poll.poll(0))
 
     async def _acknowledged(self) -> None:
         """Waits until the client has what was sent, for as long as a slow one may take."""
@@ -198,17 +195,14 @@ class Connection(asyncio.Protocol):
 
     def _unacknowledged(self) -> int:
         """How many bytes the system still holds for the client; 0 where it does not tell."""
-        if sys.platform != "linux":
+        sock = self._transport.get_extra_info("socket")
+        if sys.platform != "linux" or sock is None:
             return 0
         import fcntl
         import termios
 
         count = array.array("i", [0])
-        try:
-            sock = self._transport.get_extra_info("socket")
-            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
-        except (OSError, ValueError, AttributeError):  # it is closed, or no socket
-            return 0
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
         return count[0]
 
     def _reset_when_closed(self) -> None:

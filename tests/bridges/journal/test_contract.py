@@ -142,6 +142,21 @@ async def test_events_are_in_order_and_without_a_gap(journal: Journal) -> None:
     assert (await all_of(journal, stream_id)) == (EVENTS, Verdict())
 
 
+async def test_a_long_stream_is_read_at_once(journal: Journal) -> None:
+    """However many events there are, from any place on, with the verdict when there is one."""
+    stream_id, batch = await begun(journal), parsed([text_delta(str(n)) for n in range(500)])
+    for at in range(0, 2500, 500):
+        await journal.append(stream_id, batch, at)
+    assert await events_in(journal, stream_id) == 5 * batch
+    for at in (1, 1500):
+        page = await journal.read(stream_id, at)
+        assert (list(page.events), page.verdict) == ((5 * batch)[at:], None)
+    await journal.close(stream_id, Verdict())
+    for at in (500, 2500):
+        page = await journal.read(stream_id, at)
+        assert (list(page.events), page.verdict) == ((5 * batch)[at:], Verdict())
+
+
 async def test_a_place_beyond_the_end(journal: Journal) -> None:
     """It is refused, whether the stream runs or has ended."""
     stream_id = await begun(journal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -106,6 +107,12 @@ def test_an_api_error_comes_back_with_any_body(body: object) -> None:
     back = travelled(errors.api_error(500, body))
     assert (back.body, back.headers, back.request_id, back.retry_after) == (body, {}, None, None)
     assert travelled(errors.api_error(429, body, HEADERS, 0.0)).request_id == "trace-7"
+
+
+@pytest.mark.parametrize("body", [b"\xff<html>", {1}, Decimal("1.5")], ids=str)
+def test_a_body_that_is_no_json_comes_back_as_text(body: object) -> None:
+    """As a stream may have it that is none of Cohere's."""
+    assert travelled(errors.api_error(500, body)).body == str(body)
 
 
 def test_a_body_with_half_a_character_can_be_written() -> None:

@@ -26,6 +26,7 @@ from subscribers import (
     in_thread,
     run,
     served,
+    waiting,
     was_aborted,
 )
 
@@ -479,6 +480,27 @@ async def test_a_producer_that_comes_back_too_late(subscriber: Subscribers) -> N
             await server.until(was_aborted)
 
 
+async def test_a_stream_that_somebody_else_has_ended(subscriber: Subscribers) -> None:
+    """Its producer learns that with the next event, and gives its request up; the verdict stays."""
+    source: Subject[ChatEvent] = Subject()
+    async with published(source, lease=LONG) as (journal, task):
+        seen = subscriber()
+        arrived = seen.arrived(1)
+        seen.to(follow(journal, ID))
+        source.on_next(TEXT.events[0])
+        await waiting(arrived)
+        await journal.close(ID, Verdict())
+        await seen.end()
+        assert (seen.completed, len(seen.values)) == (True, 1)
+        source.on_next(TEXT.events[1])
+        async with asyncio.timeout(HANG):
+            verdict = await task
+        assert isinstance(verdict.error, StreamAbandonedError)
+        assert verdict.error.partial == response_of(TEXT.events[:2])
+        assert source.observers == []
+        assert (await journal.read(ID)).verdict == Verdict()
+
+
 async def test_a_living_producer_keeps_its_lease(subscriber: Subscribers) -> None:
     """A silent stream outlives one that was begun with the same lease and is not renewed."""
     async with served(faults=[Stall(after_events=6)]) as (_, co):
@@ -620,10 +642,34 @@ async def test_a_source_in_another_thread() -> None:
 # Arguments ---------------------------------------------------------------------------------------
 
 
+def test_following_in_the_last_turn_of_a_loop(subscriber: Subscribers) -> None:
+    """Who never gets to read anything is told that the loop was closed."""
+    seen = subscriber()
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: seen.to(follow(MemoryJournal(), ID)))
+
+    run(work())
+    assert isinstance(seen.error, StreamCancelledError)
+    assert seen.error.partial is None
+
+
 def test_following_needs_a_loop(subscriber: Subscribers) -> None:
     """Without one, on_error says so at once."""
     seen = subscriber().to(follow(MemoryJournal(), ID))
     assert isinstance(seen.error, ConfigurationError)
+
+
+@pytest.mark.parametrize("reason", [None, 7, b"enough", ["enough"]], ids=str)
+async def test_a_reason_that_is_no_text(reason: Any) -> None:
+    """It is refused, and nobody is asked to give up."""
+    journal = MemoryJournal()
+    await journal.begin(ID, LONG)
+    with pytest.raises(ConfigurationError, match="reason"):
+        await abort(journal, ID, reason)
+    await abort(journal, ID, "enough")
+    assert await journal.abort_requested(ID) == "enough"
 
 
 @pytest.mark.parametrize("stream_id", NOT_IDS, ids=lambda value: repr(value)[:12])
@@ -664,7 +710,7 @@ async def test_what_is_no_stream_is_not_published(stream: Any) -> None:
 @pytest.mark.parametrize("before", [0, 3])
 async def test_a_stream_of_something_else(subscriber: Subscribers, before: int) -> None:
     """What is no event ends it: the verdict says what came, and so do the followers."""
-    source: Any = rx.of(*TEXT.events[:before], "text", TEXT.events[before])
+    source: Any = rx.of(*TEXT.events[:before], "text", 7, TEXT.events[before])
     async with published(source, lease=LONG) as (journal, task):
         verdict = await task
         seen = await subscriber().to(follow(journal, ID)).end()

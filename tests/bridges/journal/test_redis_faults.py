@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -63,7 +64,7 @@ async def two_journals(
 
 async def test_a_durable_server_is_killed_in_mid_stream(subscriber: Subscribers) -> None:
     """When it is back, everything arrives, once, though it was killed several times."""
-    words = [f"{number} " for number in range(250)]
+    words = [f"{number} " for number in range(150)]
     transcript = Transcript.of(text_stream(*words))
     async with RedisProcess(*DURABLE) as server, ReplayServer(transcript, pace=0.004) as cohere:
         async with client_of(cohere) as co, two_journals(server) as (there, here):
@@ -144,6 +145,27 @@ async def test_a_server_that_stays_away(subscriber: Subscribers) -> None:
             new = new_stream_id()  # and the journals work again
             await there.begin(new, HANG)
             await here.begun(new)
+
+
+async def test_a_connection_that_breaks_under_who_waits_for_a_stream() -> None:
+    """Before there is anything to lose, nothing is: the stream is heard of when it begins."""
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        waits = asyncio.create_task(journal.begun(ID))
+        async with server.client() as client:
+            await until(partial(has_read, client, 1))
+            await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await client.config_resetstat()
+            await until(partial(has_read, client, 3))  # so it has looked whether there is something
+        assert not waits.done()
+        await journal.begin(ID, HANG)
+        async with asyncio.timeout(HANG):
+            await waits
+
+
+async def has_read(client: Redis, count: int) -> bool:
+    """So many reads are over, besides those before the count was reset."""
+    stats = (await client.info("commandstats")).get("cmdstat_xread", {"calls": 0})
+    return int(stats["calls"]) >= count
 
 
 # A server that forgets ---------------------------------------------------------------------------

@@ -69,10 +69,13 @@ async def serving(
     handler: Handler | None = None,
     routes: Iterable[web.RouteDef] = (),
     context: ssl.SSLContext | None = None,
+    on_prepare: Callable[[web.Request, web.StreamResponse], Awaitable[None]] | None = None,
     **options: Any,
 ) -> AsyncIterator[str]:
     """A server of its own for the handler, or for the routes; gives its address."""
     app = web.Application()
+    if on_prepare is not None:
+        app.on_response_prepare.append(on_prepare)
     app.add_routes(routes)
     if handler is not None:
         app.router.add_route("*", "/{path:.*}", handler)

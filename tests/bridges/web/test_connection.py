@@ -196,7 +196,73 @@ async def test_nothing_is_kept_of_clients_that_left() -> None:
         assert len(kept) <= 1
 
 
+async def test_a_client_that_left_before_the_handler_got_to_it() -> None:
+    """Nothing is subscribed to for nobody, and nothing is reported."""
+    feed, gone = Feed(), asyncio.Event()
+    relay = Relay(feed.source)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await gone.wait()
+        await until(lambda: request.transport is None)
+        return await relay.handle(request)
+
+    async with serving(handle) as url:
+        async with raw_client(url) as client:
+            await client.ask()
+        gone.set()
+        await until(lambda: relay.ended == 1)
+    assert feed.subscriptions == 0
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no database"), TimeoutError("no database")])
+async def test_an_error_of_the_server_is_not_taken_for_a_client_that_leaves(
+    error: Exception,
+) -> None:
+    """What the server itself fails with is its own affair: the handler hears of it."""
+    feed = Feed()
+    heard: list[Exception] = []
+
+    async def refuse(_: web.Request, response: web.StreamResponse) -> None:
+        if response.content_type == "text/event-stream":
+            raise error
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await event_stream(request, feed.source, heartbeat=LONG)
+        except type(error) as problem:
+            heard.append(problem)
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+
+    async with serving(handle, on_prepare=refuse) as url, raw_client(url) as client:
+        await client.ask()
+        await feed.listening()
+        feed.subject.on_next(TEXT.events[0])
+        await feed.left()
+        await until(lambda: heard)
+    assert heard == [error]
+
+
 # Not reading -------------------------------------------------------------------------------------
+
+
+async def test_who_did_not_read_what_was_sent_before_is_disconnected() -> None:
+    """Also where the answer begins behind something else that does not get through."""
+    feed = Feed()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        while not request.protocol.writing_paused:
+            hints = f"HTTP/1.1 103 Early Hints\r\nX-Hint: {'x' * BIG}\r\n\r\n"
+            request.transport.write(hints.encode())
+        return await event_stream(request, feed.source, heartbeat=LONG, send_timeout=0.2)
+
+    async with serving(handle) as url, raw_client(url, receive_buffer=4096) as stuck:
+        await stuck.ask()
+        await feed.left()
+        with pytest.raises(ConnectionResetError):
+            await stuck.read_to_end()
 
 
 async def test_who_reads_nothing_is_disconnected() -> None:

@@ -170,6 +170,56 @@ async def test_heartbeats() -> None:
         assert feed.subscriptions == 1
 
 
+class Clock:
+    """The running loop's, which a test puts forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        real = loop.time
+        self._ahead = 0.0
+        monkeypatch.setattr(loop, "time", lambda: real() + self._ahead)
+
+    async def advance(self, seconds: float) -> None:
+        """Lets happen what is due by then."""
+        self._ahead += seconds
+        await turns()
+
+
+async def test_heartbeats_of_who_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time in which nobody asked is no silence: the next one comes that long after the question."""
+    feed, clock = Feed(), Clock(monkeypatch)
+    async with aclosing(event_frames(feed.source, heartbeat=1.0)) as frames:
+        for count in range(2):
+            asking = asyncio.ensure_future(next_of(frames))
+            await feed.listening()
+            feed.subject.on_next(TEXT.events[count])
+            assert (await asking).startswith(b"event: ")
+            await clock.advance(5.0)  # in which it is sent, say
+        asking = asyncio.ensure_future(next_of(frames))
+        await turns()
+        await clock.advance(0.5)
+        assert not asking.done()
+        await clock.advance(0.5)
+        assert (await asking).startswith(b":")
+
+
+async def test_what_comes_while_a_heartbeat_is_sent_is_there_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who asks after a heartbeat gets what has come meanwhile, without a wait."""
+    feed, clock = Feed(), Clock(monkeypatch)
+    async with aclosing(event_frames(feed.source, heartbeat=1.0)) as frames:
+        asking = asyncio.ensure_future(next_of(frames))
+        await turns()
+        await clock.advance(1.0)
+        assert (await asking).startswith(b":")
+        feed.subject.on_next(TEXT.events[0])
+        await turns()
+        with pytest.raises(StopIteration) as told:
+            anext(frames).__await__().send(None)  # it does not give way to anybody
+        assert told.value.value.startswith(b"event: message-start\n")
+
+
 async def test_a_heartbeat_does_not_start_the_waiting_anew() -> None:
     """A stream that is not there is given up after its patience, however many comments come."""
     frames = event_frames(follow(MemoryJournal(), ID, patience=0.1), heartbeat=0.01)

@@ -145,6 +145,35 @@ async def test_going_on() -> None:
             assert socket.close_code == 1011
 
 
+async def test_going_on_after_the_error() -> None:
+    """Who has been told that the stream failed is told that there is nothing more."""
+    journal = await journal_of(TEXT.events[:4], StreamTruncatedError("cut"))
+    async with serving(handler_of(lambda: follow(journal, ID))) as url:
+        answer = await get(f"{url}/?after=4:error")
+        assert (answer.status, answer.body) == (204, b"")
+
+
+async def test_a_client_that_left_before_the_handler_got_to_it() -> None:
+    """Nothing is subscribed to for nobody, and nothing is reported."""
+    feed, gone, ended = Feed(), asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await gone.wait()
+        await until(lambda: request.transport is None)
+        try:
+            return await websocket(request, feed.source)
+        finally:
+            ended.set()
+
+    async with serving(handle) as url:
+        async with raw_client(url) as client:
+            await client.send(UPGRADE)
+        gone.set()
+        async with asyncio.timeout(HANG):
+            await ended.wait()
+    assert feed.subscriptions == 0
+
+
 async def test_a_request_that_is_no_websocket() -> None:
     """It is told to upgrade, in JSON, and the source is not subscribed to."""
     feed = Feed()
@@ -349,7 +378,8 @@ async def test_what_a_client_says_is_ignored() -> None:
     ],
     ids=["too-large", "no-utf-8", "reserved-bits"],
 )
-async def test_a_client_that_breaks_the_rules(frames: bytes, code: int) -> None:
+@pytest.mark.parametrize("before", [b"", masked(1, b"hello")], ids=["at-once", "in-one-breath"])
+async def test_a_client_that_breaks_the_rules(before: bytes, frames: bytes, code: int) -> None:
     """It is disconnected with the code for it, and its source given up."""
     feed = Feed()
     relay = Relay(feed.source, heartbeat=LONG, send_timeout=0.2)
@@ -357,7 +387,7 @@ async def test_a_client_that_breaks_the_rules(frames: bytes, code: int) -> None:
         await client.send(UPGRADE)
         await client.read_until(b"\r\n\r\n")
         await feed.listening()
-        await client.send(frames)
+        await client.send(before + frames)
         await feed.left()
         come = b""
         while chunk := await client.read():
