@@ -187,11 +187,19 @@ async def left_behind_an_operator(co: CohereClient) -> str:
 
 
 async def cancelled(co: CohereClient) -> str:
-    task = asyncio.ensure_future(stream_of(co).response())
-    await asyncio.wait([task], timeout=0.005)  # for somewhere in the middle
+    begun = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in stream_of(co):
+            begun.set()
+            await asyncio.Event().wait()  # for ever
+
+    task = asyncio.ensure_future(read())
+    beginning = asyncio.ensure_future(begun.wait())
+    await asyncio.wait([task, beginning], return_when=asyncio.FIRST_COMPLETED)
+    beginning.cancel()
     if task.done():
         await task
-        return "completed"
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

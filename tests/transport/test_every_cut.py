@@ -1,7 +1,8 @@
 """Answers that are cut, or have a wrong byte, at each of their bytes in turn, over real sockets.
 
 What a subscriber has to get is worked out from the bytes that were let through, by the plain reader
-below, which shares nothing with the one under test.
+below, which shares nothing with the one under test. What events add up to is the folds' affair, and
+shown by their own tests.
 """
 
 from __future__ import annotations
@@ -177,9 +178,7 @@ class Line:
 
 
 @asynccontextmanager
-async def line(
-    playable: Playable, framing: Any, chunking: Any = "", **options: Any
-) -> AsyncIterator[Line]:
+async def line(playable: Playable, framing: Any, chunking: Any = "") -> AsyncIterator[Line]:
     """The way, once its answer is known."""
     wires = [Wire()]
     chunking = chunking or ("event" if framing == "chunked" else "whole")  # so there are chunks
@@ -192,7 +191,7 @@ async def line(
                 await co.chat_stream(**ASK)
         # Only the id of the trace is another one each time, of the same length.
         answer = await whole_answer(proxy, proxy.carried)
-        async with client_of(proxy, **options) as co:
+        async with client_of(proxy) as co:
             yield Line(answer, framing, proxy, co.chat_stream(**ASK), wires)
 
 
