@@ -338,13 +338,12 @@ async def run_streams(there: Place, count: int) -> Counter[str]:
 
 
 async def test_nothing_is_left_of_some_streams() -> None:
-    """The long test below in brief."""
+    """The long test below in brief; so few need not meet every way in which one can go."""
     async with place() as there:
         await run_streams(there, 2 * len(KINDS))
         before = await there.remains()
         ways = await run_streams(there, 6 * len(KINDS))
         assert ways.total() == 6 * len(KINDS)
-        assert ways.keys() >= ALL_WAYS
         assert await there.remains() == before
 
 
