@@ -116,7 +116,7 @@ def draw(costs: Costs, caption: str) -> None:
         ([burst[name]["µs"] for name in names], "µs of CPU an event, in bursts (log)", "{:.3g}"),
         (
             [1e6 / paced[name]["µs"] / RATE for name in names],
-            f"streams at a time that fill a core, {RATE} tokens a second each",
+            f"streams of {RATE} tokens a second that fill a core",
             "{:,.0f}",
         ),
     ]
