@@ -55,10 +55,8 @@ _ANYTHING = st.one_of(
     st.tuples(st.just("do_action"), _RAISES),
     st.tuples(st.sampled_from(["take", "skip", "take_last"]), _COUNTS),
     st.tuples(st.just("retry"), st.integers(1, 3)),
-    st.tuples(
-        st.sampled_from(["concat", "catch", "start_with", "share", "to_list", "materialize"])
-    ),
-    st.tuples(st.just("distinct")),
+    st.tuples(st.sampled_from(["concat", "catch", "start_with", "share", "distinct"])),
+    st.tuples(st.sampled_from(["to_list", "materialize"])),
 )
 _TIMED_ANYTHING = st.one_of(
     st.tuples(st.just("merge")),

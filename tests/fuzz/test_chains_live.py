@@ -14,7 +14,7 @@ from samples import JSON, streams
 from subscribers import ASK, Boom, Reports, Subscriber, client_of
 
 from rxcohere import GenerationError, StreamError, StreamTruncatedError, parse_event
-from rxcohere.testing import DONE, ReplayServer, Transcript
+from rxcohere.testing import DONE, ReplayServer, Stall, Transcript
 
 
 class Play(NamedTuple):
@@ -84,6 +84,32 @@ async def test_a_live_chain_keeps_the_grammar(
     if dispose_after is None and not reports:
         assert not subscriber.is_silent
     assert subscriber.error is None or isinstance(subscriber.error, Boom | StreamError)
+
+
+@fuzzed(
+    few=30,
+    many=4_000,
+    play=plays(),
+    chain=chains(),
+    sent=st.integers(0, 12),
+    turns=st.integers(0, 60),
+)
+async def test_leaving_a_silent_server(
+    play: Play, chain: list[Link], sent: int, turns: int
+) -> None:
+    """Whoever leaves, after so many turns of the loop, gives up what would never end by itself."""
+    transcript = Transcript("random", tuple(filter(None, play.pieces)))
+    async with ReplayServer(transcript, faults=[Stall(sent)]) as server, client_of(server) as co:
+        scheduler = AsyncIOScheduler(asyncio.get_running_loop())
+        world = World(scheduler, lambda: co.chat_stream(**ASK))
+        subscriber = Subscriber().to(built(chain, co.chat_stream(**ASK), world))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if subscriber.is_silent:
+            subscriber.dispose()
+        await server.until(lambda s: s.open == 0)
+        assert server.completed == 0
+    assert [*subscriber.breaches, *world.breaches] == []
 
 
 def comparable(value: Any) -> Any:

@@ -61,7 +61,7 @@ def check_verdict(subscriber: Subscriber, events: list[JSON]) -> None:
         assert subscriber.completed
 
 
-@fuzzed(few=20, many=2_000, play=plays())
+@fuzzed(few=25, many=2_000, play=plays())
 async def test_every_view_adds_up(play: Play) -> None:
     """Events, text, thinking, calls, citations and response are what the JSON objects say."""
     events = play.events
@@ -91,7 +91,7 @@ async def test_every_view_adds_up(play: Play) -> None:
         assert len(server.requests) == 6
 
 
-@fuzzed(few=20, many=2_000, play=plays())
+@fuzzed(few=25, many=2_000, play=plays())
 async def test_cited_text_adds_up(play: Play) -> None:
     """In the end each code point has its citations; on the way the text grew by each fragment."""
     events = play.events
@@ -115,7 +115,7 @@ async def test_cited_text_adds_up(play: Play) -> None:
         assert "".join(segment.text for segment in snapshot.segments()) == snapshot.text
 
 
-@fuzzed(few=20, many=2_000, play=plays())
+@fuzzed(few=25, many=2_000, play=plays())
 async def test_pulling_adds_up(play: Play) -> None:
     """``async for`` and ``await`` bring the same, and raise what a subscription ends with."""
     events = play.events
