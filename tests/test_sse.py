@@ -365,7 +365,7 @@ def test_closed_decoder_takes_no_more() -> None:
     assert decoder.close() == []
     assert decoder.close() == []
     for feed in (decoder.feed, decoder.feed_data):
-        with pytest.raises(ValueError, match="^expected no more input .*: use a new SSEDecoder$"):
+        with pytest.raises(ValueError, match=r"^expected no more input .*: use a new SSEDecoder$"):
             feed(b"data: x\n\n")
 
 
