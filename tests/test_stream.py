@@ -1089,3 +1089,19 @@ except KeyboardInterrupt:
     # What asyncio itself has to say of a task that was interrupted is not ours to judge.
     said = ["the event loop was closed under a live stream", "interrupted"]
     assert (done.returncode, done.stdout.splitlines()) == (0, said)
+
+
+@pytest.mark.parametrize("name", ["rag", "reasoning", "tools"])
+async def test_its_methods_are_its_operators(name: str) -> None:
+    """Each gives what the operator in its docstring gives, without the detour."""
+    async with served(name) as (_, co):
+        stream = co.chat_stream(**ASK)
+        for short, operator in (
+            (stream.text(), rxc.text_deltas()),
+            (stream.thinking(), rxc.thinking_deltas()),
+            (stream.tool_calls(), rxc.assemble_tool_calls()),
+            (stream.citations(), rxc.citations()),
+            (stream.cited_text(), rxc.attach_citations()),
+            (stream.response(), rxc.collect_response()),
+        ):
+            assert await short.pipe(ops.to_list()) == await stream.pipe(operator, ops.to_list())

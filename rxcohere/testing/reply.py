@@ -104,7 +104,7 @@ async def perform(
     """
     await _wait(reply.delay)
     transport = request.transport
-    if transport is None:
+    if transport is None:  # pragma: no cover - aiohttp cancels the handler first, as it is now
         raise ConnectionResetError("the client went away")
     if not reply.head:
         transport.close()
