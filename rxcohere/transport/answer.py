@@ -102,7 +102,9 @@ def body_failure(
     """
     # aiohttp reports both as an incomplete payload, or for a body without a length not at all; what
     # the connection met tells them apart.
-    lost = closed.exception() if closed is not None and closed.done() else None
+    lost = None
+    if closed is not None and closed.done() and not closed.cancelled():
+        lost = closed.exception()  # cancelled it is when the closing of a session is given up
     met = lost.__cause__ if lost is not None else None
     cause = error or met
     failure: ConnectionFailedError | StreamTruncatedError
