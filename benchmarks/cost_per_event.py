@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
+from comparison import median_ratio
 from contestants import FLOOR, ITERATE, SDK, SDK_SYNC, Contestant, contestants
 from serving import path, serving
 
@@ -123,13 +124,10 @@ def measure(server: str, shape: Shape, rounds: int, only: Iterable[str]) -> dict
 
 def summary(costs: Costs) -> dict[str, dict[str, float]]:
     """By contestant: the medians."""
-
-    def ratio(values: list[float], to: list[float]) -> float:
-        return statistics.median(a / b for a, b in zip(values, to, strict=True))
-
+    floor = costs[FLOOR]
     return {
-        name: {"µs": statistics.median(values), "times the floor": ratio(values, costs[FLOOR])}
-        for name, values in costs.items()
+        name: {"µs": statistics.median(of), "times the floor": median_ratio(of, floor)}
+        for name, of in costs.items()
     }
 
 

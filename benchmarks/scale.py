@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
+from comparison import median_ratio
 from contestants import ASK, floor
 from serving import path, serving
 
@@ -215,7 +216,7 @@ def report(streams: int, costs: dict[str, list[Values]]) -> dict[str, dict[str, 
     for key, title in MEASURED.items():
         of = {who: [each[key] for each in costs[who]] for who in CONTESTANTS}
         medians[key] = {who: statistics.median(values) for who, values in of.items()}
-        ratio = statistics.median(a / b for a, b in zip(of[OURS], of[BARE], strict=True))
+        ratio = median_ratio(of[OURS], of[BARE])
         cells = "".join(f"{who} {medians[key][who]:10,.2f}   " for who in CONTESTANTS)
         print(f"  {title:34}{cells}x{ratio:.2f}", flush=True)
     return medians

@@ -12,116 +12,32 @@ import argparse
 import asyncio
 import gc
 import random
-import statistics
-import time
-import tracemalloc
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from comparison import Runs, Values, in_turns, print_costs
+from hand_over import Way, iterating, subscribing, through_queue, without
+from hot_source import BATCH, HotSource, ignore
+from meters import Clock, tracing
 from reactivex import Observable, abc
 from reactivex import operators as ops
-from reactivex.disposable import Disposable
-from reactivex.observer import Observer
+from streams import beginning, kib_of_text, new_events, text, timed_events
 
-from rxcohere import ChatEvent, parse_event
+from rxcohere import ChatEvent
 from rxcohere import operators as rxc
-from rxcohere.bridges import Overflow, subscribe_async, to_async_iterator
+from rxcohere.bridges import Overflow
 
 Operator: TypeAlias = Callable[[Observable[ChatEvent]], Observable[ChatEvent]]
-Values: TypeAlias = dict[str, float]
-"""What one run measured, by name."""
-Runs: TypeAlias = dict[tuple[str, int], Callable[[], Values]]
-"""By contestant and column: what measures it."""
-Costs: TypeAlias = dict[tuple[str, str, int], list[float]]
-"""By what was measured, contestant and column: one value a round."""
 
 OTHERS = (0, 1_000, 10_000)
 MOVES = 200  # subscribers who come, and then leave
-BATCH = 16  # events that one turn of the loop brings, about as many as one read of the socket does
 
 PLAIN, SHARE_RESPONSE = "one plain subscriber", "share_response()"
 SHARE, REPLAY = "stock share()", "stock replay() + ref_count()"
 
 
-# What is measured with ---------------------------------------------------------------------------
-
-
-def fragment(n: int) -> str:
-    return f" {n % 997}"
-
-
-def delta(n: int) -> ChatEvent:
-    content = {"message": {"content": {"text": fragment(n)}}}
-    return parse_event({"type": "content-delta", "index": 0, "delta": content})
-
-
-def beginning() -> list[ChatEvent]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": [],
-        "tool_plan": "",
-        "tool_calls": [],
-    }
-    content = {"message": {"content": {"type": "text", "text": ""}}}
-    return [
-        parse_event({"id": "benchmark", "type": "message-start", "delta": {"message": message}}),
-        parse_event({"type": "content-start", "index": 0, "delta": content}),
-    ]
-
-
-DELTAS = [delta(n) for n in range(997)]
-
-
-def deltas(count: int) -> list[ChatEvent]:
-    """The same ones over and over: a list of new ones would measure the garbage collector."""
-    return (DELTAS * (count // len(DELTAS) + 1))[:count]
-
-
-class HotSource:
-    """Brings what it is told to, when it is told to, to its one subscriber."""
-
-    def __init__(self) -> None:
-        self.observable: Observable[ChatEvent] = Observable(self._subscribe)
-        self.observer: abc.ObserverBase[ChatEvent] = Observer()
-
-    def _subscribe(
-        self, observer: abc.ObserverBase[ChatEvent], _: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        self.observer = observer
-        return Disposable()
-
-    def push(self, events: Iterable[ChatEvent]) -> None:
-        """Brings these, here and now."""
-        on_next = self.observer.on_next
-        for event in events:
-            on_next(event)
-
-    async def push_in_turns(self, events: Sequence[ChatEvent]) -> None:
-        """Brings so many in each turn of the loop, and then the end."""
-        for start in range(0, len(events), BATCH):
-            self.push(events[start : start + BATCH])
-            await asyncio.sleep(0)
-        self.observer.on_completed()
-
-
-class Clock:
-    """The CPU time, in µs, that this process spends inside the ``with``."""
-
-    spent = 0.0
-
-    def __enter__(self) -> Clock:
-        gc.collect()
-        self._started = time.process_time()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.spent = (time.process_time() - self._started) * 1e6
-
-
-def ignore(_: object) -> None:
-    pass
+# The contestants ---------------------------------------------------------------------------------
 
 
 def plain(source: Observable[ChatEvent]) -> Observable[ChatEvent]:
@@ -139,51 +55,6 @@ CONTESTANTS: dict[str, Operator] = {
     SHARE: ops.share(),
     REPLAY: replay,
 }
-
-
-# How it is measured and printed ------------------------------------------------------------------
-
-
-def in_turns(rounds: int, runs: Runs) -> Costs:
-    costs: Costs = defaultdict(list)
-    for _ in range(rounds):
-        for (who, column), run in runs.items():
-            for what, value in run().items():
-                costs[what, who, column].append(value)
-    return costs
-
-
-def cell(values: list[float], compared_with: list[float] | None) -> str:
-    median = float(statistics.median(values))
-    text = f"{median:,.0f}" if median >= 100 or median.is_integer() else f"{median:.2f}"
-    if compared_with is None:
-        return text
-    ratio = statistics.median(a / b for a, b in zip(values, compared_with, strict=True))
-    return f"{text} (x{ratio:,.0f})" if ratio >= 100 else f"{text} (x{ratio:.2g})"
-
-
-def print_line(first: str, others: Iterable[str]) -> None:
-    print(f"  {first:34}" + "".join(f"{other:>21}" for other in others))
-
-
-def print_costs(costs: Costs, compared_with: str, column: int | None = None) -> None:
-    """Prints a block for each thing that was measured.
-
-    Args:
-        costs: what was measured.
-        compared_with: the contestant that all are compared with.
-        column: the column of it that they are compared with; by default each with its own.
-    """
-    columns = sorted({key[2] for key in costs})
-    for measured in dict.fromkeys(key[0] for key in costs):
-        print_line(measured, (f"{each:,}" for each in columns))
-        for contestant in dict.fromkeys(key[1] for key in costs):
-            cells: list[str] = []
-            for each in columns:
-                values = costs.get((measured, contestant, each))
-                reference = costs.get((measured, compared_with, each if column is None else column))
-                cells.append("" if values is None else cell(values, reference))
-            print_line(f"  {contestant}", cells)
 
 
 def print_title(title: str, asked: str) -> None:
@@ -211,11 +82,11 @@ def measure_fan_out(rounds: int, count: int, subscribers: Sequence[int]) -> None
         "share_response at most 2 µs an event with one, 0.5 µs an event and subscriber with 1,000",
     )
 
-    runs: Runs = {(PLAIN, 1): partial(fan_out, plain, 1, deltas(count))}
+    runs: Runs = {(PLAIN, 1): partial(fan_out, plain, 1, timed_events(text, count))}
     for many in sorted({1, *subscribers}):
         for name, operator in CONTESTANTS.items():
             deliveries = count // 10 if name == REPLAY else count  # it is slow
-            events = deltas(max(16, deliveries // many))
+            events = timed_events(text, max(16, deliveries // many))
             runs[name, many] = partial(fan_out, operator, many, events)
     print_costs(in_turns(rounds, runs), PLAIN, 1)
 
@@ -273,22 +144,19 @@ def measure_coming(rounds: int) -> None:
 def kept_by(operator: Operator, count: int) -> Values:
     source = HotSource()
     shared = operator(source.observable)
-    gc.collect()
     gc.disable()  # it would go through all that replay keeps, again and again
-    tracemalloc.start()
-    subscription = shared.subscribe(ignore)
-    source.push(beginning())
-    source.push(delta(n) for n in range(count))
-    gc.collect()
-    kept = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
+    with tracing() as held:
+        subscription = shared.subscribe(ignore)
+        source.push(beginning())
+        source.push(new_events(text, count))
+        kept, _ = held()
     gc.enable()
     subscription.dispose()
-    return {"bytes": kept}
+    return {"bytes": kept * 1024}
 
 
 def size_of_text(count: int) -> Values:
-    return {"bytes": sum(len(fragment(n).encode()) for n in range(count))}
+    return {"bytes": kib_of_text(text, count) * 1024}  # all of it ASCII
 
 
 def measure_memory(count: int) -> None:
@@ -296,13 +164,13 @@ def measure_memory(count: int) -> None:
         "3. Memory kept after so many deltas",
         "that it grows with the text, not with the number of events",
     )
-    text = "the text alone"
+    alone = "the text alone"
     runs: Runs = {}
     for many in (max(1, count // 10), count):
-        runs[text, many] = partial(size_of_text, many)
+        runs[alone, many] = partial(size_of_text, many)
         runs[SHARE_RESPONSE, many] = partial(kept_by, CONTESTANTS[SHARE_RESPONSE], many)
     runs[REPLAY, count] = partial(kept_by, replay, count)  # only once: it takes seconds
-    print_costs(in_turns(1, runs), text)
+    print_costs(in_turns(1, runs), alone)
 
 
 # 4. Coming late ----------------------------------------------------------------------------------
@@ -313,10 +181,11 @@ def come_late(operator: Operator, history: list[ChatEvent], comers: int) -> Valu
     shared = operator(source.observable)
     shared.subscribe(ignore)
     source.push(history)
+    another = timed_events(text, 1)
     heard: list[list[ChatEvent]] = [[] for _ in range(comers)]
     with Clock() as clock:
         for each in heard:
-            source.push(DELTAS[:1])  # so that the history is another one than the last comer's
+            source.push(another)  # so that the history is another one than the last comer's
             shared.subscribe(each.append)
     return {"events it gets": len(heard[-1]), "µs to subscribe": clock.spent / comers}
 
@@ -328,7 +197,7 @@ def measure_coming_late(rounds: int, count: int) -> None:
     )
     runs: Runs = {}
     for many in (max(1, count // 100), count):
-        history = [*beginning(), *deltas(many)]
+        history = [*beginning(), *timed_events(text, many)]
         runs[SHARE_RESPONSE, many] = partial(come_late, CONTESTANTS[SHARE_RESPONSE], history, 20)
         runs[REPLAY, many] = partial(come_late, replay, history, 1)  # it takes seconds
     print_costs(in_turns(min(rounds, 3), runs), SHARE_RESPONSE)
@@ -336,52 +205,8 @@ def measure_coming_late(rounds: int, count: int) -> None:
 
 # 5. Into asynchronous code -----------------------------------------------------------------------
 
-HandOver: TypeAlias = Callable[[HotSource, Callable[[], None]], Awaitable[None]]
-"""Subscribes to the source, and calls back for each value where its user would have it."""
 
-
-async def without(source: HotSource, take: Callable[[], None]) -> None:
-    done = asyncio.get_running_loop().create_future()
-    source.observable.subscribe(lambda _: take(), done.set_exception, lambda: done.set_result(None))
-    await done
-
-
-async def through_queue(source: HotSource, take: Callable[[], None]) -> None:
-    queue: asyncio.Queue[ChatEvent | None] = asyncio.Queue()
-    source.observable.subscribe(queue.put_nowait, None, lambda: queue.put_nowait(None))
-    while await queue.get() is not None:
-        take()
-
-
-def iterating(overflow: Overflow, room: int) -> HandOver:
-    async def iterate(source: HotSource, take: Callable[[], None]) -> None:
-        async for _ in to_async_iterator(source.observable, max_pending=room, overflow=overflow):
-            take()
-
-    return iterate
-
-
-def subscribing(overflow: Overflow, room: int) -> HandOver:
-    async def subscribe(source: HotSource, take: Callable[[], None]) -> None:
-        done = asyncio.get_running_loop().create_future()
-
-        async def on_next(_: ChatEvent) -> None:
-            take()
-
-        subscribe_async(
-            source.observable,
-            on_next,
-            done.set_exception,
-            lambda: done.set_result(None),
-            max_pending=room,
-            overflow=overflow,
-        )
-        await done
-
-    return subscribe
-
-
-async def hand_over(way: HandOver, events: list[ChatEvent]) -> Values:
+async def hand_over(way: Way, events: list[ChatEvent]) -> Values:
     source = HotSource()
     taken = 0
 
@@ -399,18 +224,18 @@ async def hand_over(way: HandOver, events: list[ChatEvent]) -> Values:
     return {"µs a value": clock.spent / len(events)}
 
 
-def run_hand_over(way: HandOver, events: list[ChatEvent]) -> Values:
+def run_hand_over(way: Way, events: list[ChatEvent]) -> Values:
     return asyncio.run(hand_over(way, events))
 
 
-def ways(room: int) -> Iterator[tuple[str, HandOver]]:
+def ways(room: int) -> Iterator[tuple[str, Way]]:
     yield "without any", without
     yield "asyncio.Queue", through_queue
     overflows: tuple[Overflow, ...] = ("merge", "drop_newest")
     for overflow in overflows:
-        yield f"to_async_iterator, {overflow}", iterating(overflow, room)
+        yield f"to_async_iterator, {overflow}", iterating(overflow, max_pending=room)
     for overflow in overflows:
-        yield f"subscribe_async, {overflow}", subscribing(overflow, room)
+        yield f"subscribe_async, {overflow}", subscribing(overflow, max_pending=room)
 
 
 def measure_hand_over(rounds: int, count: int) -> None:
@@ -418,7 +243,7 @@ def measure_hand_over(rounds: int, count: int) -> None:
         f"5. Hand-over of values that come {BATCH} in a turn of the loop",
         "about what an asyncio.Queue costs",
     )
-    events = deltas(count)
+    events = timed_events(text, count)
     runs: Runs = {(name, count): partial(run_hand_over, way, events) for name, way in ways(count)}
     print_costs(in_turns(rounds, runs), "asyncio.Queue")
 

@@ -215,7 +215,7 @@ class Link:
                 self._spawn(self._reset_when_sent(end))
             case _:  # a stall is the flow's own affair
                 pass
-        if end not in ("eof", "lost", "reset"):
+        if end in ("close", "half-close", "stall"):  # a reset counts once it is sent
             self._count("cuts", 1)
 
     async def _reset_when_sent(self, end: End) -> None:

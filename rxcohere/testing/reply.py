@@ -167,14 +167,15 @@ async def _write_body(
     ends_with_done = bool(frames) and is_done(frames[-1])
     # [DONE] and the body's end follow at once: a client may leave when it has the last event.
     tail = starts[-2] if ends_with_done else starts[-1]
-    sent = 0
+    written = 0
     for piece in _pieces(frames, chunking, rng):
-        if 0 < sent < tail:
-            begun = bisect_left(starts, min(sent + len(piece), tail)) > bisect_left(starts, sent)
+        if 0 < written < tail:
+            end = min(written + len(piece), tail)
+            begun = bisect_left(starts, end) > bisect_left(starts, written)
             # Without a turn of the loop, a client in the same loop would read all pieces as one.
             await asyncio.sleep(pace if begun else 0)
         await writer.write(piece)
-        sent += len(piece)
+        written += len(piece)
 
 
 def _pieces(frames: tuple[bytes, ...], chunking: Chunking, rng: random.Random) -> Iterator[bytes]:

@@ -110,7 +110,7 @@ async def everything(reader: asyncio.StreamReader) -> tuple[bytes, type[Exceptio
 
 
 async def some_turns() -> None:
-    """Lets what can happen, happen."""
+    """Lets what must not happen, happen, where nothing tells that it has not."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -192,21 +192,22 @@ async def test_a_client_that_leaves_is_missed_by_the_server(how: str) -> None:
 @pytest.mark.parametrize("wire", [Wire(), Wire(cut_after=1), Wire(cut_after=1, ending="reset")])
 async def test_a_client_that_ends_and_then_breaks(wire: Wire) -> None:
     """Its reset is not noticed before the answer is; then the link ends all the same."""
-    go = asyncio.Event()
+    ended, go = asyncio.Event(), asyncio.Event()
 
     async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
+        ended.set()
         await go.wait()
         writer.write(PLENTY[:1000])
 
     async with listening(waits) as url, FaultProxy(url, wire) as proxy:
         with socket.create_connection(("127.0.0.1", proxy.port)) as client:
             client.shutdown(socket.SHUT_WR)
-            await proxy.until(lambda p: p.open == 1)
-            await some_turns()
+            await ended.wait()
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await some_turns()
-        assert proxy.open == 1
+        async with connected(proxy):
+            await proxy.until(lambda p: p.connections == 2)  # who came after the reset is noticed
+            assert proxy.open == 2
         go.set()
         await proxy.until(lambda p: p.open == 0)
 
@@ -431,10 +432,13 @@ async def test_bytes_before_a_reset_arrive_though_the_client_is_slow(made_by: st
 async def test_a_client_may_leave_before_a_reset_has_come(ends_first: bool) -> None:
     """Nobody waits for the kernel any more then."""
     wire = Wire(cut_after=len(PLENTY), ending="reset")
+    ended = asyncio.Event()
 
     async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(PLENTY * 2)
         await writer.drain()
+        await reader.read()
+        ended.set()
 
     async with listening(floods) as url, FaultProxy(url, wire) as proxy:
         with socket.socket() as slow:
@@ -444,7 +448,7 @@ async def test_a_client_may_leave_before_a_reset_has_come(ends_first: bool) -> N
             assert (proxy.cuts, proxy.open) == (0, 1)
             if ends_first:
                 slow.shutdown(socket.SHUT_WR)
-                await some_turns()
+                await ended.wait()
         await proxy.until(lambda p: p.open == 0)
 
 
@@ -551,8 +555,9 @@ class Clock:
 
     async def passes(self, seconds: float) -> None:
         self._now += seconds
-        for _ in range(4):  # in which timers that are due are run
-            await asyncio.sleep(0)
+        others_have_run = asyncio.Event()  # all that are due are run at once
+        asyncio.get_running_loop().call_at(self._now, others_have_run.set)
+        await others_have_run.wait()
 
 
 async def test_latency_does_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,9 +576,10 @@ async def test_latency_does_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rate", [100, 250.5, 10_000])
 async def test_a_rate_is_kept(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
     """No more bytes go than the time allows, and not many fewer; a pause is not made up for."""
-    async with saying(PLENTY[:50_000], 50_000, Wire(rate=rate)) as (proxy, _):
+    size = 100_000
+    async with saying(PLENTY[:size], size, Wire(rate=rate)) as (proxy, _):
+        await proxy.until(lambda p: p.carried + p.held == size)
         clock = Clock(monkeypatch)
-        await some_turns()
         for steps in (300, 100):
             before = proxy.carried
             for _ in range(steps):
@@ -698,15 +704,19 @@ async def test_silence_keeps_the_servers_end_to_itself(how: str) -> None:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
         gone.set()
 
     async with listening(leaves) as url, FaultProxy(url) as proxy:
-        async with connected(proxy) as (r, _):
+        async with connected(proxy) as (r, w):
             await r.readexactly(5)
             proxy.silence()
             go.set()
             await gone.wait()
-            await some_turns()
+            for dropped in (1, 2):  # not before the end is noticed; nor before what it brings about
+                w.write(b"?")
+                await proxy.until(lambda p, so_far=dropped: p.dropped == so_far)
             assert not r.at_eof()
             assert r.exception() is None
             assert proxy.open == 1
@@ -917,6 +927,7 @@ async def test_a_client_that_leaves_while_the_server_is_being_reached() -> None:
 async def test_leaving_ends_everything_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever state a connection is in; no task stays, and nothing is logged."""
     caplog.set_level(logging.DEBUG)
+    asyncio.get_running_loop().slow_callback_duration = HOUR  # a busy machine is no fault
     wires = [
         Wire(),
         Wire(cut_after=0, ending="stall"),
@@ -941,7 +952,6 @@ async def test_leaving_ends_everything_at_once(caplog: pytest.LogCaptureFixture)
             await client.__aexit__(None, None, None)
         with pytest.raises(OSError, match=r"refused|failed"):
             await asyncio.open_connection("127.0.0.1", int(url_before.rpartition(":")[2]))
-    await some_turns()
     assert asyncio.all_tasks() == before
     assert [each for each in caplog.records if not each.name.startswith("asyncio")] == []
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []

@@ -27,7 +27,7 @@ from rxcohere.errors import (
     StreamCancelledError,
     StreamError,
 )
-from rxcohere.testing import Cut, Fault, ReplayServer, Stall, Status, Transcript
+from rxcohere.testing import Cut, Fault, FaultProxy, ReplayServer, Stall, Status, Transcript, Wire
 
 PRODUCER = """
 import asyncio, json, sys
@@ -82,7 +82,7 @@ async def process(script: str, *arguments: str) -> AsyncIterator[asyncio.subproc
 
 
 def producing(
-    redis: RedisProcess, server: ReplayServer, lease: float = HANG
+    redis: RedisProcess, server: ReplayServer | FaultProxy, lease: float = HANG
 ) -> Any:  # a context manager of a process
     """A process that publishes what the server answers."""
     return process(PRODUCER, redis.url, server.url, ID, json.dumps(ASK), str(lease))
@@ -197,24 +197,36 @@ async def test_a_producer_that_is_killed(subscriber: Subscribers) -> None:
         assert each.error.partial == response_of(events)
 
 
+async def text_read_by(follower: asyncio.subprocess.Process) -> list[Any]:
+    """The entries that it prints, up to the first that says something."""
+    entries: list[Any] = []
+    while not text_of(parsed(event for _, event in entries)):
+        entries.append(await line_of(follower))
+    return entries
+
+
 async def test_a_follower_that_is_killed_goes_on_where_it_was() -> None:
     """After the last id that it printed, with no gap and nothing twice, however often."""
     fragments = [f"{number}—🐧\n" for number in range(300)]
     events, text = Transcript.of(text_stream(*fragments)), "".join(fragments)
-    entries: list[Any] = []
+    # What is behind the hundredth fragment comes when the proxy is healed, and not before.
+    wire = Wire(cut_after=0, ending="stall", counted_from=f'"{fragments[99]}'.encode()[:-1])
     async with (
         asyncio.timeout(3 * HANG),
         RedisProcess() as redis,
         ReplayServer(events, pace=0.006) as server,
-        producing(redis, server) as producer,
+        FaultProxy(server.url, wire) as proxy,
+        producing(redis, proxy) as producer,
     ):
-        for _ in range(2):
-            last = entries[-1][0] if entries else ""
-            async with following(redis, last) as follower:
-                entries += [await line_of(follower) for _ in range(10)]
-                follower.kill()  # it has printed others, perhaps, which nobody has read
-            assert producer.returncode is None
-            assert text.startswith(text_of(parsed(event for _, event in entries)))
+        async with following(redis) as follower:
+            entries = await text_read_by(follower)
+            follower.kill()  # it has printed others, perhaps, which nobody has read
+        assert producer.returncode is None
+        async with following(redis, entries[-1][0]) as follower:
+            proxy.heal()
+            entries += await text_read_by(follower)
+            follower.kill()
+        assert text.startswith(text_of(parsed(event for _, event in entries)))
         async with following(redis, entries[-1][0]) as follower:
             rest, verdict = await printed_by(follower)
     entries += rest
