@@ -69,16 +69,15 @@ class _QueuedHistory:
     """
 
     def __init__(self, bring: Callable[[], None]) -> None:
-        self._bring: Callable[[], None] | None = bring
+        self._bring = bring
 
     def __call__(self, *_: object) -> None:
-        bring, self._bring = self._bring, None
-        if bring is not None:
-            bring()
+        bring, self._bring = self._bring, _do_nothing
+        bring()
 
     def __del__(self) -> None:
         bring, loop = self._bring, running_loop()
-        if bring is None:
+        if bring is _do_nothing:
             return
         if loop is not None:
             loop.call_soon(bring)

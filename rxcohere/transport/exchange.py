@@ -173,17 +173,18 @@ class EventExchange(Exchange[ChatEvent]):
             ApiError: the server refused the request.
             StreamError: the stream did not reach its end.
         """
-        if self._watchdog is None or self._reader is None:
+        watchdog = self._watchdog
+        if watchdog is None or self._reader is None:
             events = await self._open()
             self._watchdog = Watchdog(self._call.timeouts.idle, self._total_at, self._expire)
             return events
-        self._watchdog.wait()
+        watchdog.wait()
         try:
             events = await self._reader.read()
         except StreamError as error:
             verdict = self._own(error)
         else:
-            self._watchdog.reset()
+            watchdog.reset()
             return events
         raise verdict
 
@@ -197,8 +198,10 @@ class EventExchange(Exchange[ChatEvent]):
 
     def close(self) -> None:
         """Gives up the connection at once, unless the body is all there."""
-        if self._watchdog is not None:
-            self._watchdog.stop()
+        # Each refers to the other, and only the collector would find that neither is in use.
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.stop()
         if self._reader is not None:
             self._reader.close()
         super().close()

@@ -50,8 +50,6 @@ class Watchdog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # Who is called refers to this, and only the collector would find that neither is in use.
-        self._on_expiry = _ignore
 
     def _sleep(self, now: float) -> None:
         due: list[float] = []
@@ -74,7 +72,3 @@ class Watchdog:
             self._on_expiry("idle")
         else:
             self._sleep(now)
-
-
-def _ignore(_: TimeoutPhase) -> None:
-    pass

@@ -11,7 +11,10 @@ from subscribers import ANSWER, ASK, client_of, run, serving
 
 from rxcohere import CohereClient
 from rxcohere.errors import ConfigurationError, StreamCancelledError
+from rxcohere.options import RequestOptions, Retry, Timeouts
+from rxcohere.request import ChatRequest
 from rxcohere.testing import ReplayServer
+from rxcohere.transport import EventExchange, ReplyExchange, Secret, Transport
 
 
 async def test_a_given_session_that_is_closed() -> None:
@@ -69,3 +72,28 @@ def test_a_question_of_what_outlives_the_session() -> None:
         run(work())
         assert [str(error) for error in told] == ["the event loop was closed under a live stream"]
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", [EventExchange, ReplyExchange])
+async def test_an_exchange_that_is_given_up_before_it_begins(
+    kind: type[EventExchange] | type[ReplyExchange],
+) -> None:
+    """It sends nothing: a consumer elsewhere may have left before the client's loop got to it."""
+    async with ReplayServer() as server:
+        transport = Transport(
+            base_url=server.url,
+            secret=Secret("key"),
+            client_name=None,
+            timeouts=Timeouts(),
+            retry=Retry(),
+            session=None,
+            max_connections=None,
+            max_event_bytes=1_000,
+        )
+        call = transport.call(ChatRequest.of(ASK), RequestOptions(), stream=kind is EventExchange)
+        exchange = kind(transport, call)
+        exchange.close()
+        with pytest.raises(StreamCancelledError, match="given up"):
+            await exchange.next_batch()
+        await transport.aclose()
+        assert server.requests == []
