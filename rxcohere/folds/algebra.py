@@ -29,22 +29,14 @@ def _plain(*objects: WireModel) -> bool:
     return not any(each.__pydantic_extra__ for each in objects)
 
 
-def _mergeable(event: ChatEvent) -> tuple[_Key, str] | None:
+def fragment_of(event: ChatEvent) -> tuple[_Key, str] | None:
     """What the event merges with, and its fragment; None for an event that stands alone.
 
     Anything beyond the fragment makes an event stand alone: unknown keys, and log probabilities, of
     which the reply keeps one item for each delta.
     """
-    if type(event) is ContentDelta:
-        return _content_fragment(event)
-    if type(event) is ToolCallDelta:
-        return _arguments_fragment(event)
-    if type(event) is ToolPlanDelta:
-        return _plan_fragment(event)
-    return None
-
-
-def _content_fragment(event: ContentDelta) -> tuple[_Key, str] | None:
+    if type(event) is not ContentDelta:
+        return _tool_fragment(event)
     # Nearly all events come this way; `_plain` would cost half as much again.
     if (
         (delta := event.delta) is None
@@ -60,9 +52,17 @@ def _content_fragment(event: ContentDelta) -> tuple[_Key, str] | None:
         return None
     text, thinking = content.text, content.thinking
     if thinking is None and text is not None:
-        return (event.type, event.index, "text"), text
+        return ("content-delta", event.index, "text"), text
     if text is None and thinking is not None:
-        return (event.type, event.index, "thinking"), thinking
+        return ("content-delta", event.index, "thinking"), thinking
+    return None
+
+
+def _tool_fragment(event: ChatEvent) -> tuple[_Key, str] | None:
+    if type(event) is ToolCallDelta:
+        return _arguments_fragment(event)
+    if type(event) is ToolPlanDelta:
+        return _plan_fragment(event)
     return None
 
 
@@ -117,7 +117,8 @@ class Compactor:
         self._key: _Key | None = None  # what merges into the run
         self._last: ChatEvent | None = None  # the run as one event; None when it has grown since
         self._run = TextBuffer()
-        self.extend(events)
+        for event in events:
+            self.push(event)
 
     def __len__(self) -> int:
         """How many events it holds, merged."""
@@ -129,7 +130,7 @@ class Compactor:
         Returns:
             How many characters it brought; None if it is of a kind that stands alone.
         """
-        mergeable = _mergeable(event)
+        mergeable = fragment_of(event)
         if mergeable is None:
             self._seal()
             self._events.append(event)
@@ -145,21 +146,18 @@ class Compactor:
         self._run.append(fragment)
         return len(fragment)
 
-    def extend(self, events: Iterable[ChatEvent]) -> None:
-        """Adds events at the end; cheaper than one by one."""
-        fragments: list[str] = []  # of the run, joined before they are added to it
-        for event in events:
-            # The first case of `_mergeable`, without the call: nearly all come this way.
-            mergeable = (
-                _content_fragment(event) if type(event) is ContentDelta else _mergeable(event)
-            )
-            if mergeable is not None and mergeable[0] == self._key:
-                fragments.append(mergeable[1])
-            else:
-                self._add(fragments)
-                fragments = []
-                self.push(event)
-        self._add(fragments)
+    def lengthen(self, fragment: str) -> None:
+        """Adds a fragment to the delta at the end, which the last event must have been.
+
+        Raises:
+            ValueError: the last event stands alone, or there is none.
+        """
+        if not fragment:
+            return
+        if self._key is None:
+            raise ValueError("expected a delta at the end, but the last event stands alone: push a delta")
+        self._last = None
+        self._run.append(fragment)
 
     def events(self) -> list[ChatEvent]:
         """The events so far, adjacent mergeable ones merged. The list is the caller's own."""
@@ -172,11 +170,6 @@ class Compactor:
         self._seal()
         events, self._events = self._events, []
         return events
-
-    def _add(self, fragments: list[str]) -> None:
-        if fragments:
-            self._last = None
-            self._run.append("".join(fragments))
 
     def _run_event(self, key: _Key) -> ChatEvent:
         if self._last is None:

@@ -2,7 +2,7 @@
 
 The source brings its events on whatever thread it likes, one at a time: an event is put down, then
 handed to all who listen. There is no lock per event, but for those who ``await`` (their own, hardly
-ever contended), and for one event in 32, when those put down are compacted. Whoever joins takes the
+ever contended), and for one event in 32, when the history is compacted. Whoever joins takes the
 lock, says that there is a change, and only then looks at what has come so far. An event that
 arrives at that moment may be both in the history and on its way, so events are counted, and the
 double is dropped.
@@ -29,13 +29,11 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 from rxcohere.delivery import is_interruption, loop_asked_for
 from rxcohere.errors import StreamCancelledError
 from rxcohere.events import ChatEvent
-from rxcohere.folds import Compactor, ResponseFold
+from rxcohere.folds import ResponseFold
+from rxcohere.operators._history import History
 from rxcohere.operators._subscriber import Subscriber
 from rxcohere.pausing import subscribing_through
 from rxcohere.runtime import LoopEnd, running_loop, schedule
-
-_RECENT = 32
-"""Events that are kept as they came, until they are compacted together."""
 
 
 def _do_nothing() -> None:
@@ -130,17 +128,14 @@ class SharedResponse:
         self._departures = 0  # of the last subscriber
         self._stop_clock: Callable[[], object] = _do_nothing
         self._lock = threading.Lock()
-        self._history = Compactor()
-        self._compacted = 0  # how many events are in the history
-        self._recent: list[ChatEvent] = []  # those that are not, yet
+        self._history = History()
         self._verdict: tuple[Exception | None] | None = None
         self._subscribers: dict[Subscriber, None] = {}
         self._leaving: deque[Subscriber] = deque()
         self._changed = False
         self._listening: list[Subscriber] = []  # the subscribers, as of the last event
         self._event: ChatEvent  # the last event, and who has not heard it
-        self._still_to_hear: Iterator[Subscriber] = iter(())
-        self._bringing = False
+        self._still_to_hear: Iterator[Subscriber] | None = None
 
     def subscribe(
         self, observer: abc.ObserverBase[ChatEvent], scheduler: abc.SchedulerBase | None = None
@@ -149,8 +144,8 @@ class SharedResponse:
         home = loop_asked_for(scheduler)
         with self._exclusively():
             self._changed = True  # before the count, or an event between them would be missed
-            self._compact_recent()
-            subscriber = Subscriber(self, observer, home, self._compacted, self._verdict)
+            self._compact_history()
+            subscriber = Subscriber(self, observer, home, self._history.count, self._verdict)
             if self._verdict is None:
                 self._subscribers[subscriber] = None
             history = self._history.events()
@@ -202,12 +197,11 @@ class SharedResponse:
 
     def _on_next(self, event: ChatEvent) -> None:
         # The one before comes first, if a subscriber to it has made the source speak.
-        interruption = self._bring_event() if self._bringing else None
+        interruption = None if self._still_to_hear is None else self._bring_event()
         self.count += 1
-        self._recent.append(event)
-        if len(self._recent) >= _RECENT:
+        if self._history.put_down(event):
             with self._exclusively():
-                self._compact_recent()
+                self._compact_history()
         if self._changed:
             with self._exclusively():
                 self._changed = False
@@ -220,10 +214,9 @@ class SharedResponse:
 
     def _bring_event(self) -> BaseException | None:
         """Brings the event to those who are still to hear it; returns what interrupted that."""
-        self._bringing = True
         event = self._event
         interruption: BaseException | None = None
-        for subscriber in self._still_to_hear:
+        for subscriber in self._still_to_hear or ():
             try:
                 subscriber.on_next(event)
             except BaseException as problem:
@@ -231,16 +224,16 @@ class SharedResponse:
                     interruption = problem  # passes once everybody has heard
                 else:
                     subscriber.fail(problem)
-        self._bringing = False
+        self._still_to_hear = None
         return interruption
 
     def _end(self, error: Exception | None) -> None:
         # The last one comes first, if a subscriber to it has brought about the end.
-        interruption = self._bring_event() if self._bringing else None
+        interruption = None if self._still_to_hear is None else self._bring_event()
         with self._exclusively():
             subscribers: Iterable[Subscriber] = ()
             if self._verdict is None:
-                self._compact_recent()
+                self._compact_history()
                 self._verdict = (error,)
                 subscribers, self._subscribers = self._subscribers, {}
                 self._listening = []
@@ -254,14 +247,9 @@ class SharedResponse:
         if interruption is not None:
             raise interruption
 
-    def _compact_recent(self) -> None:
-        """Moves to the history what is put down, while the source's thread may be adding to it."""
-        if self._verdict is not None:
-            return  # what is still on its way came too late
-        recent = self._recent[:]
-        del self._recent[: len(recent)]
-        self._history.extend(recent)
-        self._compacted += len(recent)
+    def _compact_history(self) -> None:
+        if self._verdict is None:  # else what is still on its way came too late
+            self._history.compact()
 
     def _set_clock(self, departure: int) -> None:
         """Gives the request up after ``linger`` seconds without a subscriber."""
@@ -287,7 +275,7 @@ class SharedResponse:
         with self._exclusively():
             if self._subscribers or self._departures != departure or self._verdict is not None:
                 return
-            self._compact_recent()
+            self._compact_history()
             error = StreamCancelledError(
                 "the request of the shared response was given up when its last subscriber had "
                 "left; a longer linger keeps it, and math.inf lets it run to its end"

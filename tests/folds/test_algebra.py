@@ -435,6 +435,27 @@ def test_reading_on_the_way_changes_nothing(stream: list[JSON], data: st.DataObj
     assert all(dumps(out) == said for out, said in kept)
 
 
+def test_the_delta_at_the_end_can_be_lengthened() -> None:
+    """A fragment added to it says what a further delta would; what was read stays as it was."""
+    for make in (text_delta, tool_plan_delta):
+        compactor = Compactor(parsed([message_start(), make("a")]))
+        first = compactor.events()
+        compactor.lengthen("")
+        assert compactor.events()[-1] is first[-1]
+        compactor.lengthen("bc")
+        assert dumps(compactor.events()) == [message_start(), make("abc")]
+        assert dumps(first) == [message_start(), make("a")]
+
+
+@pytest.mark.parametrize("events", [[], [text_delta("a"), message_end()]], ids=["none", "other"])
+def test_nothing_else_can_be_lengthened(events: list[JSON]) -> None:
+    """Where there is no delta at the end, a fragment is refused."""
+    compactor = Compactor(parsed(events))
+    with pytest.raises(ValueError, match="stands alone"):
+        compactor.lengthen("b")
+    assert dumps(compactor.events()) == events
+
+
 def test_the_list_is_the_readers_own() -> None:
     """Changing the list that was read does not change the compactor."""
     compactor = Compactor(parsed(text_stream("a")))

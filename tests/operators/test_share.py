@@ -1008,6 +1008,20 @@ def test_memory_grows_with_the_text(subscriber: Subscribers) -> None:
     assert whole.text == "a" + text
 
 
+@pytest.mark.parametrize("delta", [text_delta, thinking_delta, tool_call_delta, tool_plan_delta])
+def test_a_delta_that_goes_on_is_not_kept(delta: Callable[[str], Any]) -> None:
+    """What goes on from the delta before is text by the time that the next one comes."""
+    tap, shared = shared_tap()
+    with shared.subscribe(nothing):
+        tap.give(parse_event(delta("a")))
+        event = parse_event(delta("b"))
+        there = weakref.ref(event)
+        tap.give(event)
+        del event
+        tap.give(parse_event(delta("c")))
+        assert there() is None
+
+
 async def test_iterating_over_it_asynchronously_says_how() -> None:
     """``async for`` is refused with what to write instead, as ``for`` is."""
     tap, shared = shared_tap()
