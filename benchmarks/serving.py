@@ -82,7 +82,7 @@ def _around(frame: bytes) -> Callable[[str], bytes]:
 
 
 @dataclass(frozen=True)
-class Wire:
+class WireFormat:
     """How an answer begins, how a token is sent, and how it ends."""
 
     first: bytes
@@ -91,7 +91,7 @@ class Wire:
     end: bytes
 
 
-def _cohere() -> Wire:
+def _cohere() -> WireFormat:
     message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": []}
 
     def content(kind: str, value: dict[str, str]) -> bytes:
@@ -99,7 +99,7 @@ def _cohere() -> Wire:
 
     usage = {"billed_units": {"input_tokens": 9, "output_tokens": 9}}
     end = {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": usage}}
-    return Wire(
+    return WireFormat(
         _named({"id": "benchmark", "type": "message-start", "delta": {"message": message}}),
         content("content-start", {"type": "text", "text": ""}),
         _around(content("content-delta", {"text": "@"})),
@@ -107,7 +107,7 @@ def _cohere() -> Wire:
     )
 
 
-def _openai() -> Wire:
+def _openai() -> WireFormat:
     def chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return _frame(
@@ -122,10 +122,10 @@ def _openai() -> Wire:
 
     first = chunk({"role": "assistant", "content": ""})
     end = chunk({}, "stop") + b"data: [DONE]\n\n"
-    return Wire(first, b"", _around(chunk({"content": "@"})), end)
+    return WireFormat(first, b"", _around(chunk({"content": "@"})), end)
 
 
-def _anthropic() -> Wire:
+def _anthropic() -> WireFormat:
     message = {
         "id": "benchmark",
         "type": "message",
@@ -139,7 +139,7 @@ def _anthropic() -> Wire:
     block = {"type": "text", "text": ""}
     delta = {"type": "text_delta", "text": "@"}
     stop = {"stop_reason": "end_turn", "stop_sequence": None}
-    return Wire(
+    return WireFormat(
         _named({"type": "message_start", "message": message}),
         _named({"type": "content_block_start", "index": 0, "content_block": block}),
         _around(_named({"type": "content_block_delta", "index": 0, "delta": delta})),

@@ -155,7 +155,7 @@ class Compactor:
         if not fragment:
             return
         if self._key is None:
-            raise ValueError("expected a delta at the end, but the last event stands alone: push a delta")
+            raise ValueError("expected a delta at the end, but the last event stands alone")
         self._last = None
         self._run.append(fragment)
 

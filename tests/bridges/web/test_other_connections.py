@@ -21,7 +21,7 @@ BODY = 1_000_000
 """Bytes: more than aiohttp reads of a body that its handler does not ask for."""
 
 
-class Wire(asyncio.Transport):
+class Tunnel(asyncio.Transport):
     """A connection without a socket, as over some tunnel: what is written is kept.
 
     Attributes:
@@ -87,14 +87,14 @@ class Wire(asyncio.Transport):
 
 
 @asynccontextmanager
-async def wired(handler: Handler) -> AsyncIterator[tuple[asyncio.Protocol, Wire]]:
-    """A server for the handler at the other end of a wire."""
+async def tunnelled(handler: Handler) -> AsyncIterator[tuple[asyncio.Protocol, Tunnel]]:
+    """A server for the handler at the other end of a tunnel."""
     server = web.Server(handler, access_log=None)  # type: ignore[arg-type]
     protocol = server()
-    wire = Wire(protocol)
-    protocol.connection_made(wire)
+    tunnel = Tunnel(protocol)
+    protocol.connection_made(tunnel)
     try:
-        yield protocol, wire
+        yield protocol, tunnel
     finally:
         await server.shutdown(0.2)
 
@@ -106,10 +106,10 @@ async def test_an_answer_over_a_connection_without_a_socket() -> None:
         source = rx.concat(rx.from_iterable(TEXT.events[:5]), rx.throw(StreamTruncatedError("cut")))
         return await event_stream(request, source, heartbeat=LONG)
 
-    async with asyncio.timeout(HANG), wired(handle) as (protocol, wire):
+    async with asyncio.timeout(HANG), tunnelled(handle) as (protocol, tunnel):
         protocol.data_received(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")
-        await wire.lost.wait()
-    head, _, body = bytes(wire.sent).partition(b"\r\n\r\n")
+        await tunnel.lost.wait()
+    head, _, body = bytes(tunnel.sent).partition(b"\r\n\r\n")
     assert b" 200 OK" in head
     *events, told = SSEDecoder().feed(body)
     assert [each.event for each in events] == [event.type for event in TEXT.events[:5]]
@@ -123,17 +123,17 @@ async def test_a_body_that_nobody_reads_over_a_connection_without_a_socket() -> 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await event_stream(request, feed.source, heartbeat=LONG)
 
-    async with asyncio.timeout(HANG), wired(handle) as (protocol, wire):
+    async with asyncio.timeout(HANG), tunnelled(handle) as (protocol, tunnel):
         head = f"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {BODY}\r\n\r\n"
         protocol.data_received(head.encode())
-        while wire.reads:
+        while tunnel.reads:
             protocol.data_received(b"x" * 10_000)
         await feed.listening()
         for event in TEXT.events:
             feed.subject.on_next(event)
         feed.subject.on_completed()
-        await wire.has(b"data: [DONE]")
-        assert not wire.reads
+        await tunnel.has(b"data: [DONE]")
+        assert not tunnel.reads
 
 
 @pytest.fixture
