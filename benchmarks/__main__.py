@@ -1,8 +1,8 @@
-"""The results of the README: its table, and its picture.
+"""The first results of the README: two tables, and a picture.
 
-Run it with ``pip install -e '.[bench]'`` and ``python benchmarks``; it takes some fifteen minutes,
-of which the machine should do nothing else. It runs ``cost_per_event.py`` and ``scale.py``, prints
-what they print, then the README's table, and draws ``docs/costs.svg``.
+Run it with ``pip install -e '.[bench]'`` and ``python benchmarks``, on Linux; it takes some fifteen
+minutes, of which the machine should do nothing else. It runs ``cost_per_event.py`` and
+``scale.py``, prints what they print, then the tables, and draws ``docs/costs.svg``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,9 +32,12 @@ from contestants import (
     TEXT,
 )
 from cost_per_event import RATE
+from scale import BARE, BURST, OURS
 
 Costs: TypeAlias = dict[str, dict[str, dict[str, dict[str, float]]]]
 """As ``cost_per_event.py`` writes them."""
+Scale: TypeAlias = dict[str, dict[str, dict[str, float]]]
+"""As ``scale.py`` writes them: by number of streams, what was measured, and contestant."""
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "costs.svg"
@@ -84,17 +88,51 @@ def machine() -> str:
     return f"{processor}, {cores}, {python}, {', '.join(versions)}; {datetime.now(UTC):%Y-%m-%d}"
 
 
-def print_table(costs: Costs) -> None:
-    """Prints the table of the README: µs an event, and how many times the floor."""
+def print_row(name: str, cells: Iterable[str]) -> None:
+    print(f"| {name} | {' | '.join(cells)} |")
+
+
+def print_costs(costs: Costs) -> None:
+    """Prints the first table of the README: µs an event, and how many times the floor."""
     columns = [(shape, loop) for shape, loop in COLUMNS if loop in costs.get(shape, {})]
-    print("| | " + " | ".join(f"{shape}, {loop}" for shape, loop in columns) + " |")
-    print("| --- |" + " ---: |" * len(columns))
+    print_row("µs an event (times the floor)", (f"{shape}, {loop}" for shape, loop in columns))
+    print_row("---", ["---:"] * len(columns))
     for name in (FLOOR, ITERATE, TEXT, COLLECT, SHARE, SDK, SDK_SYNC, OPENAI, ANTHROPIC):
         cells: list[str] = []
         for shape, loop in columns:
             of = costs[shape][loop].get(name)
-            cells.append("" if of is None else f"{of['µs']:.3g} (x{of['times the floor']:.3g})")
-        print(f"| {name} | " + " | ".join(cells) + " |")
+            cells.append("" if of is None else f"{figure(of['µs'])} ({of['times the floor']:.2f})")
+        print_row(name, cells)
+
+
+def figure(value: float) -> str:
+    """It, to two digits and those before the point."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def print_scale(scale: Scale) -> None:
+    """Prints the second table of the README: ours, beside bare aiohttp."""
+
+    def row(name: str, key: str, tables: Iterable[dict[str, dict[str, float]]]) -> None:
+        print_row(
+            name, (f"{figure(of[key][OURS])} (bare {figure(of[key][BARE])})" for of in tables)
+        )
+
+    crowds = {int(streams): of for streams, of in scale.items() if int(streams)}
+    print_row("streams at a time", (f"{streams:,}" for streams in crowds))
+    print_row("---", ["---:"] * len(crowds))
+    row("KiB an open stream", "memory", crowds.values())
+    row("ms from the server's write to `on_next`, p50", "p50", crowds.values())
+    row("the same, p99", "p99", crowds.values())
+    row(f"µs of CPU an event, bursts of {BURST}", "cpu", crowds.values())
+    print("\nOne stream after the other:\n")
+    print_row("µs from `subscribe` to the first event, p50", ["kept connection", "new connection"])
+    print_row("---", ["---:"] * 2)
+    first = scale["0"]
+    print_row(
+        "rxcohere (bare aiohttp)",
+        (f"{first[key][OURS]:,.0f} ({first[key][BARE]:,.0f})" for key in ("kept", "new")),
+    )
 
 
 def draw(costs: Costs, caption: str) -> None:
@@ -128,9 +166,10 @@ def draw(costs: Costs, caption: str) -> None:
         axis.margins(x=0.15)
     axes[0].set_xscale("log")
     axes[0].invert_yaxis()
-    figure.supxlabel(caption, fontsize=6, color="#5f6368")
+    figure.supxlabel(caption, fontsize=6, color="#5f6368")  # pyright: ignore[reportUnknownMemberType]
     PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, metadata={"Date": None, "Title": "What an event costs"})
+    told = {"Date": None, "Title": "What an event costs"}
+    figure.savefig(PICTURE, metadata=told)  # pyright: ignore[reportUnknownMemberType]
     print(f"\n{PICTURE} is drawn")
 
 
@@ -140,6 +179,7 @@ def main() -> None:
         "--results", type=Path, help="where they are written; drawn anew if they are there already"
     )
     options = parser.parse_args()
+    found: dict[str, Any]
     if options.results is not None and options.results.exists():
         found = json.loads(options.results.read_text("utf-8"))
     else:
@@ -148,7 +188,9 @@ def main() -> None:
             text = json.dumps(found, indent=1, ensure_ascii=False)
             options.results.write_text(text, encoding="utf-8")
     print(f"\n{found['machine']}\n")
-    print_table(found["costs"])
+    print_costs(found["costs"])
+    print()
+    print_scale(found["scale"])
     draw(found["costs"], found["machine"])
 
 

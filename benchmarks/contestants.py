@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
@@ -69,9 +70,7 @@ async def subscribe(observable: Observable[Any], subscribers: int = 1) -> None:
     for _ in range(subscribers):
         end: asyncio.Future[None] = loop.create_future()
         ends.append(end)
-        observable.subscribe(
-            lambda _: None, end.set_exception, lambda end=end: end.set_result(None)
-        )
+        observable.subscribe(lambda _: None, end.set_exception, partial(end.set_result, None))
     await asyncio.gather(*ends)
 
 

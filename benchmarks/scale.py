@@ -9,8 +9,9 @@ go on.
 - Delay: the time from the server's write to ``on_next``, at 5,000 events a second for all together.
 - Cost: all streams in bursts, µs an event by the clock and of CPU time, which a million divided by
   is events a second.
-- First event: the time from ``subscribe`` to the first ``on_next``, one stream after the other, on
-  a connection that was kept and on new ones.
+
+Before all that, one stream after the other: the time from ``subscribe`` to the first ``on_next``,
+on a connection that was kept and on new ones.
 
 Bare aiohttp splits, validates and hands over the same events. Each of the two, for each number of
 streams, is measured in a process of its own. They take turns, for several rounds; what is printed
@@ -32,7 +33,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,17 +60,21 @@ MEASURED = {
     "p99": "ms from write to on_next, p99",
     "wall": "µs an event, by the clock",
     "cpu": "µs an event, of CPU",
-    "first kept": "µs to the first event, p50",
-    "first new": "µs to it, new connection, p50",
 }
+FIRST = {
+    "kept": "µs to the first event, p50",
+    "new": "µs to it, new connection, p50",
+}
+Medians: TypeAlias = dict[str, dict[str, float]]
+"""By what was measured and contestant."""
 
 
 # The contestants ---------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def bare(connector: aiohttp.TCPConnector) -> AsyncGenerator[Stream]:
-    async with aiohttp.ClientSession(connector=connector) as session:
+async def bare(new_connections: bool = False) -> AsyncGenerator[Stream]:
+    async with session_of(new_connections) as session:
 
         async def stream(url: str, take: Take) -> None:
             await floor(session, url, take)
@@ -77,13 +83,16 @@ async def bare(connector: aiohttp.TCPConnector) -> AsyncGenerator[Stream]:
 
 
 @asynccontextmanager
-async def ours(connector: aiohttp.TCPConnector) -> AsyncGenerator[Stream]:
+async def ours(new_connections: bool = False) -> AsyncGenerator[Stream]:
     clients: dict[str, CohereClient] = {}
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with AsyncExitStack() as stack:
+        # The client's own session keeps connections, and nothing else is asked of it here.
+        session = await stack.enter_async_context(session_of(True)) if new_connections else None
 
         async def stream(url: str, take: Take) -> None:
             if url not in clients:
-                clients[url] = CohereClient("key", base_url=url, session=session)
+                client = CohereClient("key", base_url=url, session=session)
+                clients[url] = await stack.enter_async_context(client)
             end = asyncio.get_running_loop().create_future()
             clients[url].chat_stream(**ASK).subscribe(
                 take, end.set_exception, lambda: end.set_result(None)
@@ -91,8 +100,11 @@ async def ours(connector: aiohttp.TCPConnector) -> AsyncGenerator[Stream]:
             await end
 
         yield stream
-        for client in clients.values():
-            await client.aclose()
+
+
+def session_of(new_connections: bool) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=0, force_close=new_connections)
+    return aiohttp.ClientSession(connector=connector)
 
 
 CONTESTANTS = {BARE: bare, OURS: ours}
@@ -120,6 +132,8 @@ class Crowd:
         all_open = asyncio.Event()
 
         def taker() -> Take:
+            then: Take
+
             def first(event: ChatEvent) -> None:
                 nonlocal waiting, then
                 waiting -= 1
@@ -127,7 +141,7 @@ class Crowd:
                     all_open.set()
                 then = take
 
-            then: Take = first
+            then = first
             return lambda event: then(event)
 
         gc.collect()
@@ -150,6 +164,10 @@ class Crowd:
             }
 
 
+def note_time(times: list[float], _: ChatEvent) -> None:
+    times.append(time.perf_counter())
+
+
 async def first_event(server: str, stream: Stream, times: int = 300) -> float:
     """The median of the µs from the call to the first event."""
     url = server + path(tokens=1, shape="paced", rate=500)  # the rest comes later
@@ -157,19 +175,22 @@ async def first_event(server: str, stream: Stream, times: int = 300) -> float:
     for _ in range(times):
         asked_at = time.perf_counter()
         came_at: list[float] = []
-        await stream(url, lambda _, came_at=came_at: came_at.append(time.perf_counter()))
+        await stream(url, partial(note_time, came_at))
         took.append((came_at[0] - asked_at) * 1e6)
     return statistics.median(took)
 
 
-async def measure(server: str, who: str, streams: int) -> Values:
-    """All that is measured of one contestant, in this process."""
+async def measure_first(server: str, who: str) -> Values:
+    """How soon the first event of a stream comes, for one contestant, in this process."""
     values: Values = {}
-    make = CONTESTANTS[who]
-    async with make(aiohttp.TCPConnector(limit=0)) as stream:
-        values["first kept"] = await first_event(server, stream)
-    async with make(aiohttp.TCPConnector(limit=0, force_close=True)) as stream:
-        values["first new"] = await first_event(server, stream)
+    for key, new_connections in {"kept": False, "new": True}.items():
+        async with CONTESTANTS[who](new_connections) as stream:
+            values[key] = await first_event(server, stream)
+    return values
+
+
+async def measure(server: str, who: str, streams: int) -> Values:
+    """What so many streams at a time cost, for one contestant, in this process."""
     delays: list[int] = []
 
     def note(event: ChatEvent) -> None:
@@ -180,14 +201,14 @@ async def measure(server: str, who: str, streams: int) -> Values:
         pass
 
     rate = PACE / streams
-    async with make(aiohttp.TCPConnector(limit=0)) as stream:
+    async with CONTESTANTS[who]() as stream:
         crowd = Crowd(server, stream, streams)
         paced = await crowd.run(
             note, shape="paced", rate=rate, tokens=max(1, round(rate * SECONDS))
         )
         burst = await crowd.run(ignore, shape="burst", tokens=BURST)
     delays.sort()
-    return values | {
+    return {
         "memory": paced["memory"],
         "p50": delays[len(delays) // 2] / 1e6,
         "p99": delays[len(delays) * 99 // 100] / 1e6,
@@ -209,11 +230,15 @@ def run(who: str, streams: int, uvloop: bool) -> Values:
     return values
 
 
-def report(streams: int, costs: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
-    """Prints the medians; gives them by what was measured and contestant."""
-    print(f"\n{streams:,} streams at a time")
-    medians: dict[str, dict[str, float]] = {}
-    for key, title in MEASURED.items():
+def compare(streams: int, rounds: int, uvloop: bool) -> Medians:
+    """Measures in turns, for so many streams or, with 0, for one after the other; prints it."""
+    costs: dict[str, list[Values]] = defaultdict(list)
+    for _ in range(rounds):
+        for who in CONTESTANTS:
+            costs[who].append(run(who, streams, uvloop))
+    print(f"\n{streams:,} streams at a time" if streams else "\nOne stream after the other")
+    medians: Medians = {}
+    for key, title in (MEASURED if streams else FIRST).items():
         of = {who: [each[key] for each in costs[who]] for who in CONTESTANTS}
         medians[key] = {who: statistics.median(values) for who, values in of.items()}
         ratio = median_ratio(of[OURS], of[BARE])
@@ -240,19 +265,17 @@ def main() -> None:
 
             new_loop = uvloop.new_event_loop
         with serving() as server, asyncio.Runner(loop_factory=new_loop) as runner:
-            values = runner.run(measure(server, options.measure, options.streams[0]))
+            [streams], who = options.streams, options.measure
+            work = measure(server, who, streams) if streams else measure_first(server, who)
+            values = runner.run(work)
         print(json.dumps(values))
         return
-    table: dict[int, dict[str, dict[str, float]]] = {}
-    for streams in options.streams:
+    table: dict[int, Medians] = {}
+    for streams in (0, *options.streams):
         if streams + 50 > most:
             print(f"\n{streams:,} streams need more than the {most:,} descriptors of a process")
             continue
-        costs: dict[str, list[Values]] = defaultdict(list)
-        for _ in range(options.rounds):
-            for who in CONTESTANTS:
-                costs[who].append(run(who, streams, options.uvloop))
-        table[streams] = report(streams, costs)
+        table[streams] = compare(streams, options.rounds, options.uvloop)
     if options.json is not None:
         options.json.write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
 

@@ -92,7 +92,12 @@ class WireFormat:
 
 
 def _cohere() -> WireFormat:
-    message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": [],
+        "tool_plan": "",
+        "tool_calls": [],
+    }
 
     def content(kind: str, value: dict[str, str]) -> bytes:
         return _named({"type": kind, "index": 0, "delta": {"message": {"content": value}}})
@@ -126,7 +131,7 @@ def _openai() -> WireFormat:
 
 
 def _anthropic() -> WireFormat:
-    message = {
+    message: dict[str, Any] = {
         "id": "benchmark",
         "type": "message",
         "role": "assistant",

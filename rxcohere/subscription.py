@@ -142,8 +142,7 @@ class TaskSubscription(abc.DisposableBase):
         # Work that disposes of itself, inside on_next, is not cancelled, and nobody resumes it.
         while self._paused and not self.disposed:
             self._resumed = asyncio.Event()
-            # Still, now that whoever resumes it, in another thread perhaps, can see the event?
-            if self._paused:  # pragma: no branch - that it is not takes two threads and luck
+            if self._paused:  # still, now that whoever resumes it can see the event
                 await self._resumed.wait()
             self._resumed = None
 

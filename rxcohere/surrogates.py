@@ -10,21 +10,23 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 
 def has_lone_surrogates(data: object) -> bool:
-    """Whether a string has some, somewhere in an object as JSON is parsed to."""
+    """Whether any string in the object, as JSON is parsed to, has some; keys included."""
     todo: list[Any] = [data]
-    seen: set[int] = set()  # for whoever made it may have put one object in many places
+    # Whoever made it may have put one object in many places. Those that were seen are kept, for a
+    # mapping may make its values anew, and what nobody keeps leaves its id to the next.
+    seen: dict[int, object] = {}
     while todo:
         each: Any = todo.pop()
         if isinstance(each, str):
             if not each.isascii() and _LONE.search(each):
                 return True
             continue
-        content = each
-        if isinstance(each, (Mapping, list, tuple)) and id(content) not in seen:
-            seen.add(id(content))
-            todo += content
+        where = id(each)
+        if isinstance(each, (Mapping, list, tuple)) and where not in seen:
+            seen[where] = each
+            todo += each
             if isinstance(each, Mapping):
-                todo += content.values()
+                todo += each.values()
     return False
 
 

@@ -82,8 +82,11 @@ def nothing_is_left(
 
 
 @pytest.fixture
-async def nothing_is_left_on_the_loop() -> AsyncIterator[None]:
+async def nothing_is_left_on_the_loop(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Fails a test whose loop still has tasks, other than its own, or open sockets when it ends."""
+    assert type(asyncio.get_running_loop()).__module__.startswith(
+        request.config.getoption("--loop")
+    )
     tasks, sockets = asyncio.all_tasks(), open_sockets()
     yield
     for _ in range(50):  # what was cancelled or closed needs a few turns to end

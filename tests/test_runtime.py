@@ -398,6 +398,27 @@ async def test_work_that_was_disposed_of_stays_halted() -> None:
     assert subscription.halted
 
 
+async def test_work_that_is_resumed_while_it_is_about_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It does not wait: there is nobody left to wake it."""
+    subscription = TaskSubscription(asyncio.get_running_loop())
+
+    class Late(asyncio.Event):
+        """What it will wait for, made when another thread resumes it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            subscription.resume()
+
+    subscription.pause()
+    async with asyncio.timeout(HANG):
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "Event", Late)
+            await subscription.resumed()
+    assert not subscription.halted
+
+
 @pytest.mark.parametrize("properly", [False, True], ids=["without a word", "properly"])
 def test_a_loop_that_closes_while_work_is_being_started_on_it(properly: bool) -> None:
     """Work that it never hears of is lost, and whoever wanted it is told, once."""

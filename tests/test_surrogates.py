@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -35,6 +36,29 @@ def test_an_object_in_many_places_is_looked_at_once() -> None:
     for _ in range(60):
         data = {"left": data, "right": data}
     assert not has_lone_surrogates(data)
+
+
+class Deep(Mapping[str, Any]):
+    """A mapping that makes what it holds anew for whoever asks."""
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "text":
+            return "x" if self._depth else LONE
+        return [Deep(self._depth - 1)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["text", "more"] if self._depth else ["text"])
+
+    def __len__(self) -> int:
+        return 2 if self._depth else 1
+
+
+def test_an_object_that_is_made_while_one_looks_is_looked_at() -> None:
+    """Although it may be where another one was, which nobody keeps."""
+    assert all(has_lone_surrogates(Deep(depth)) for depth in range(30))
 
 
 def test_whole_characters_stay() -> None:

@@ -204,19 +204,22 @@ class Link:
 
     def _answer_ended(self, end: End) -> None:
         match end:
-            case "eof" | "half-close":
+            case "eof":
+                self.client.finish()
+                self._is_done(self.answers)
+            case "half-close":
+                self._count("cuts", 1)
                 self.client.finish()
                 self._is_done(self.answers)
             case "close":
+                self._count("cuts", 1)
                 self.requests.drop()
                 self.client.close()
                 self.server.close()
-            case "reset" | "lost":
+            case "stall":
+                self._count("cuts", 1)  # the rest is the flow's own affair
+            case "reset" | "lost":  # pragma: no branch - pyright would see another
                 self._spawn(self._reset_when_sent(end))
-            case _:  # a stall is the flow's own affair
-                pass
-        if end in ("close", "half-close", "stall"):  # a reset counts once it is sent
-            self._count("cuts", 1)
 
     async def _reset_when_sent(self, end: End) -> None:
         assert self.client.transport is not None  # or this would have been cancelled

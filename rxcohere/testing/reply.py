@@ -127,7 +127,7 @@ async def perform(
             while True:
                 await writer.write(comment("keep-alive"))
                 await asyncio.sleep(reply.interval)
-        case _:  # a stall
+        case "stall":  # pragma: no branch - pyright would see another
             await _wait(math.inf)
     return response
 

@@ -6,11 +6,14 @@ import asyncio
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from types import TracebackType
 from typing import ClassVar, Self
 
 from rxcohere.testing.waiting import Watchable, running_loop
+
+_LOOK = 0.1  # seconds after which to see whether a loop is closed, which tells nobody
 
 
 class Running(Watchable):
@@ -36,21 +39,33 @@ class Running(Watchable):
         """Ends everything at once, and leaves nothing."""
 
     def _on_its_loop(self, action: Callable[[], None]) -> None:
-        """Acts on the loop, and returns when that is done; here, where it does not run."""
+        """Acts on the loop, and returns when that is done; here, where it does not run.
+
+        Raises:
+            Exception: what the action raised.
+        """
         loop = self._loop
         if loop is None or loop is running_loop():
             action()
             return
-
         done = Future[None]()
 
         def act() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
                 action()
-            finally:
+            except BaseException as error:
+                done.set_exception(error)
+            else:
                 done.set_result(None)
 
-        loop.call_soon_threadsafe(act)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(act)
+        while not wait([done], _LOOK).done:
+            if loop.is_closed() and done.cancel():  # before it got to it
+                action()
+                return
         done.result()
 
     async def __aenter__(self) -> Self:

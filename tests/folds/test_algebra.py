@@ -61,6 +61,16 @@ def with_extra(event: JSON, *path: str) -> JSON:
     return changed
 
 
+def cut_short(event: JSON, *path: str) -> JSON:
+    """The event with nothing in a level of it."""
+    changed: JSON = json.loads(json.dumps(event))
+    level = changed
+    for key in path[:-1]:
+        level = level[key]
+    level[path[-1]] = {}
+    return changed
+
+
 def without_index(event: JSON) -> JSON:
     return {key: value for key, value in event.items() if key != "index"}
 
@@ -169,17 +179,19 @@ STANDALONE: list[JSON] = [
     {"type": "tool-call-delta", "index": 0},
     {"type": "tool-plan-delta"},
     {**text_delta("a"), "logprobs": LOGPROBS},
-    with_extra(text_delta("a")),
-    with_extra(text_delta("a"), "delta"),
-    with_extra(text_delta("a"), "delta", "message"),
-    with_extra(text_delta("a"), "delta", "message", "content"),
     tool_call_delta_of(id="call_1"),
     tool_call_delta_of(type="function"),
     tool_call_delta_of(function={"name": "look_up", "arguments": "a"}),
-    with_extra(tool_call_delta("a"), "delta", "message", "tool_calls"),
-    with_extra(tool_call_delta("a"), "delta", "message", "tool_calls", "function"),
-    with_extra(tool_plan_delta("a"), "delta", "message"),
 ]
+LEVELS = [
+    (text_delta("a"), ("delta", "message", "content")),
+    (thinking_delta("a"), ("delta", "message", "content")),
+    (tool_call_delta("a"), ("delta", "message", "tool_calls", "function")),
+    (tool_plan_delta("a"), ("delta", "message")),
+]
+for delta, levels in LEVELS:
+    STANDALONE += [with_extra(delta, *levels[:n]) for n in range(len(levels) + 1)]
+    STANDALONE += [cut_short(delta, *levels[: n + 1]) for n in range(len(levels))]
 
 
 @pytest.mark.parametrize("alone", STANDALONE, ids=lambda e: e["type"])

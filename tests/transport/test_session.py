@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 
 import aiohttp
 import pytest
-from subscribers import ANSWER, ASK, client_of, run, serving
+from subscribers import ANSWER, ASK, HANG, client_of, run, serving
 
 from rxcohere import CohereClient
 from rxcohere.errors import ConfigurationError, StreamCancelledError
 from rxcohere.options import RequestOptions, Retry, Timeouts
 from rxcohere.request import ChatRequest
-from rxcohere.testing import ReplayServer
+from rxcohere.testing import ReplayServer, Stall
 from rxcohere.transport import EventExchange, ReplyExchange, Secret, Transport
 
 
@@ -72,6 +72,20 @@ def test_a_question_of_what_outlives_the_session() -> None:
         run(work())
         assert [str(error) for error in told] == ["the event loop was closed under a live stream"]
         assert len(server.requests) == 1
+
+
+async def test_any_number_of_streams_at_a_time() -> None:
+    """More than the hundred that aiohttp has by default are open, unless there is a limit."""
+    async with (
+        asyncio.timeout(HANG),
+        ReplayServer(faults=[Stall(after_events=1)]) as server,
+        client_of(server) as co,
+    ):
+        streams = [co.chat_stream(**ASK).subscribe() for _ in range(120)]
+        await server.until(lambda s: s.open == len(streams))
+        for each in streams:
+            each.dispose()
+        await server.until(lambda s: s.open == 0)
 
 
 @pytest.mark.parametrize("kind", [EventExchange, ReplyExchange])

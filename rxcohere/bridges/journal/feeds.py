@@ -197,7 +197,7 @@ class AbortFeed(Feed):
     def take(self, records: Sequence[Record]) -> None:
         """Takes in what has come."""
         self.place, _, text = records[0]
-        self.reason = text if isinstance(text, str) else text.decode()
+        self.reason = text if isinstance(text, str) else text.decode("utf-8", "replace")
         self.ended = True
         self.wake()
 

@@ -100,6 +100,27 @@ async def test_what_came_before_a_record_that_cannot_be_read(subscriber: Subscri
         assert reader.text == "all right"
 
 
+async def test_a_reason_to_abort_that_is_no_text(subscriber: Subscribers) -> None:
+    """It is one for that stream alone, with U+FFFD for what cannot be read."""
+    talk, other = Talk(), Talk()
+    async with RedisProcess() as server, RedisJournal(server.url) as journal:
+        async with (
+            publishing(journal, talk.stream) as task,
+            publishing(journal, other.stream, "other"),
+            server.client() as client,
+        ):
+            good = Reader(subscriber, journal, "other")
+            for each in (talk, other):
+                each.begin()
+            await client.xadd(f"rxcohere:{{{ID}}}:abort", {"a": b"enough\xff"}, "1-0")
+            error = await outcome_of(task)
+            assert isinstance(error, StreamError)
+            assert str(error) == "enough\ufffd"
+            other.say("one")
+            other.end()
+            await good.completes(other.text)
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["waiting", "late"])
 async def test_an_event_that_was_deleted(subscriber: Subscribers, late: bool) -> None:
     """Nobody is given what comes after it."""
