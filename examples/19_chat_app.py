@@ -20,7 +20,6 @@ from rxcohere import ChatStream, CohereClient, MessageEnd, RxCohereError
 from rxcohere.bridges.journal import (
     Journal,
     MemoryJournal,
-    RedisJournal,
     follow,
     new_stream_id,
     publish,
@@ -106,10 +105,18 @@ class Chat:
         return [reply.message, *results]
 
 
+def journal_at(url: str | None) -> Journal:
+    """The journal of all worker processes or, without Redis, of this one."""
+    if not url:
+        return MemoryJournal()
+    from rxcohere.bridges.journal import RedisJournal  # needs the redis package
+
+    return RedisJournal(url)
+
+
 def application() -> web.Application:
     """The page, its questions, and the streams of the journal."""
-    url = os.environ.get("REDIS_URL")
-    co, journal = CohereClient(), RedisJournal(url) if url else MemoryJournal()
+    co, journal = CohereClient(), journal_at(os.environ.get("REDIS_URL"))
     chat = Chat(co, journal)
 
     async def page(request: web.Request) -> web.FileResponse:
@@ -118,8 +125,8 @@ def application() -> web.Application:
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         yield
         await co.aclose()
-        if isinstance(journal, RedisJournal):
-            await journal.aclose()
+        if close := getattr(journal, "aclose", None):
+            await close()
 
     app = web.Application()
     app.cleanup_ctx.append(lifetime)

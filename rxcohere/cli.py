@@ -13,7 +13,7 @@ from typing import Any
 
 from rxcohere import __version__
 from rxcohere.client import CohereClient
-from rxcohere.errors import RxCohereError, StreamError
+from rxcohere.errors import RxCohereError
 from rxcohere.events import ContentDelta, MessageEnd, ToolCallStart, ToolPlanDelta
 from rxcohere.folds import CitedText, LiveCitedTextFold
 from rxcohere.response import Source, Usage
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
     chat = commands.add_parser(
         "chat",
+        usage="%(prog)s [-h] [--model MODEL] [--json] prompt [--documents FILE [FILE ...]]",
         help="print an answer as it comes, then its citations and usage",
         description="Prints an answer as it comes, then its citations and usage. "
         "Without CO_API_KEY a recorded answer is replayed by a server on this machine.",
@@ -58,7 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--model", default=_DEFAULT_MODEL, help="default: %(default)s")
     chat.add_argument("--json", action="store_true", help="print the events, one JSON a line")
     chat.add_argument(
-        "--documents", nargs="+", type=Path, default=[], metavar="FILE", help="ground it in these"
+        "--documents",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="ground it in these; after the prompt, or all that follows would be files",
     )
     chat.set_defaults(run=_chat)
 
@@ -97,6 +103,7 @@ async def _chat(options: argparse.Namespace) -> None:
             return
         cited = LiveCitedTextFold()
         usage: Usage | None = None
+        finish_reason: str | None = None
         try:
             async for event in stream:
                 cited.push(event)
@@ -106,13 +113,13 @@ async def _chat(options: argparse.Namespace) -> None:
                     case ToolCallStart(tool_call=call) if call is not None:
                         print(f"\n[calls {call.name}]", flush=True)
                     case MessageEnd():
-                        usage = event.usage
+                        usage, finish_reason = event.usage, event.finish_reason
                     case _:
                         pass
-        except StreamError:
-            print()  # so that the error does not continue the line
-            raise
-        print()
+        finally:
+            print()  # so that nothing continues the line, be it an error or the shell's prompt
+        if finish_reason == "MAX_TOKENS":
+            print("rxcohere: the answer was cut off: MAX_TOKENS", file=sys.stderr)
         _print_citations(cited.snapshot())
         _print_usage(usage)
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from rxcohere.errors import BlockingCallError, ConnectionFailedError
+from rxcohere.errors import BlockingCallError, ConnectionFailedError, StreamCancelledError
 
 T = TypeVar("T")
 
@@ -164,6 +164,7 @@ class LoopBinding:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: BackgroundLoop | None = None
         self._finalizer: weakref.finalize[[BackgroundLoop], LoopBinding] | None = None
+        self._released = False
 
     @property
     def current(self) -> asyncio.AbstractEventLoop | None:
@@ -173,8 +174,14 @@ class LoopBinding:
         return loop if loop is not None and loop.is_running() else None
 
     def acquire(self) -> asyncio.AbstractEventLoop:
-        """The loop to work on, which is bound now if it was not before."""
+        """The loop to work on, which is bound now if it was not before.
+
+        Raises:
+            StreamCancelledError: it has been released.
+        """
         with self._lock:
+            if self._released:
+                raise StreamCancelledError("the client is closed")
             loop = self.current
             if loop is None:
                 loop = self._loop = running_loop() or self._start_background()
@@ -191,8 +198,9 @@ class LoopBinding:
         return background.loop
 
     def release(self) -> BackgroundLoop | None:
-        """Unbinds. A background loop is told to stop, and returned to be waited for."""
+        """Unbinds for good. A background loop is told to stop, and returned to be waited for."""
         with self._lock:
+            self._released = True
             self._loop = None
             background, self._background = self._background, None
             if self._finalizer is not None:

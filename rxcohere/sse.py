@@ -98,6 +98,13 @@ class SSEDecoder:
         self._data_size = 0
         self._block_retry: int | None = None
 
+    @property
+    def pending_data(self) -> bytes:
+        """The data of the unfinished event so far, its unfinished line included."""
+        name, colon, value = bytes(self._line).partition(b":")
+        data = [value.removeprefix(b" ")] if name == b"data" and colon else []
+        return b"\n".join([*self._data, *data])
+
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that end in this chunk, in order; an empty chunk changes nothing.
 

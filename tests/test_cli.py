@@ -54,6 +54,15 @@ def test_with_a_key_it_asks_the_api() -> None:
     assert request.json["messages"] == [{"role": "user", "content": "Hello"}]
 
 
+def test_an_answer_that_was_cut_off_is_told_from_a_whole_one() -> None:
+    """It is printed as far as it came, and stderr says so."""
+    with ReplayServer("max-tokens") as server:
+        result = run("chat", "Hello", CO_API_KEY="secret", CO_API_URL=server.url)
+    assert result.returncode == 0
+    assert result.stdout
+    assert result.stderr == "rxcohere: the answer was cut off: MAX_TOKENS\n"
+
+
 def test_json_prints_one_event_a_line() -> None:
     """Each line is an event as it came over the wire."""
     result = run("chat", PROMPT, "--json")

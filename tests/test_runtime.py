@@ -26,6 +26,7 @@ from subscribers import (
     was_aborted,
 )
 
+from rxcohere import CohereClient
 from rxcohere.batches import RemoteBatches
 from rxcohere.errors import BlockingCallError, StreamCancelledError
 from rxcohere.runtime import BackgroundLoop, LoopBinding, LoopEnd, refuse_to_block, running_loop
@@ -165,10 +166,9 @@ def test_a_loop_that_has_ended_is_bound_no_more() -> None:
     assert third.is_closed()
 
 
-def test_release_may_be_called_twice_and_before_any_use() -> None:
-    """Releasing what is not bound does nothing."""
+def test_release_may_be_called_twice() -> None:
+    """Releasing what is not bound any more does nothing."""
     binding = LoopBinding()
-    release(binding)
     loop = binding.acquire()
     release(binding)
     release(binding)
@@ -625,3 +625,42 @@ async def test_errors_of_batches_cross_the_loops() -> None:
     remote = RemoteBatches(Broken(), asyncio.get_running_loop())
     with pytest.raises(LookupError, match="here"):
         await waiting(started(remote.next_batch_blocking))
+
+
+def test_a_binding_that_was_released_binds_nothing_more() -> None:
+    """A client that is closed while another thread begins to use it leaves no thread behind."""
+    binding = LoopBinding()
+    assert binding.release() is None
+    with pytest.raises(StreamCancelledError, match="closed"):
+        binding.acquire()
+
+
+def test_closing_a_client_while_its_loop_is_ending() -> None:
+    """Both close the same connections, and neither complains."""
+    complaints: list[dict[str, Any]] = []
+    closings: list[Future[Any]] = []
+
+    async def work(co: CohereClient) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        await co.chat_stream(**ASK)
+
+        async def close_when_cancelled() -> None:
+            assert isinstance(loop, WatchedLoop)
+            try:
+                await loop.create_future()
+            finally:
+                loop.scheduled.clear()
+                closings.append(started(co.close))
+                assert loop.scheduled.wait(HANG)  # the loop has taken its list of tasks by now
+
+        staying.append(asyncio.create_task(close_when_cancelled()))
+        await asyncio.sleep(0)
+
+    staying: list[asyncio.Task[None]] = []
+    with ReplayServer("text") as server, asyncio.Runner(loop_factory=WatchedLoop) as runner:
+        runner.run(work(CohereClient("key", base_url=server.url)))
+    for closing in closings:
+        closing.result(HANG)
+    assert closings
+    assert complaints == []

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from bridges.web.relays import serving
+from samples import message_end, message_start
 from subscribers import ASK, LIMITS, Reports, served
 
-from rxcohere import ApiError, CohereClient, ConnectionFailedError, Retry
-from rxcohere.testing import ReplayServer, Status, record
+from rxcohere import (
+    ApiError,
+    CohereClient,
+    ConnectionFailedError,
+    GenerationError,
+    Retry,
+    UnauthorizedError,
+)
+from rxcohere.testing import ReplayServer, Status, Transcript, record
 
 KEY = "a-key-that-nobody-may-see-0123456789"
 
@@ -49,6 +58,29 @@ async def test_a_certificate_of_nobody_is_refused(certificate: Path, reports: Re
             assert KEY not in repr(caught.value)
     assert asked == []
     assert {type(report) for report in reports} <= {ConnectionResetError}
+
+
+async def test_a_server_that_writes_the_key_in_escapes() -> None:
+    """It is blotted out of the error of a refused request."""
+    body = json.dumps({"message": f"bad key {KEY}"}).replace("nobody", "n\\u006fbody")
+    assert KEY not in body
+    async with ReplayServer(faults=[Status(401, body)]) as server:
+        async with CohereClient(KEY, base_url=server.url, timeouts=LIMITS) as co:
+            with pytest.raises(UnauthorizedError, match=r"bad key \*\*\*") as caught:
+                await co.chat_stream(**ASK)
+    assert caught.value.body == {"message": "bad key ***"}
+
+
+async def test_a_generation_that_fails_over_the_key() -> None:
+    """It is blotted out of the reason that the server gives."""
+    end = message_end("ERROR")
+    end["delta"]["error"] = f"bad key {KEY}"
+    async with ReplayServer(Transcript.of([message_start(), end])) as server:
+        async with CohereClient(KEY, base_url=server.url, timeouts=LIMITS) as co:
+            with pytest.raises(GenerationError, match=r"bad key \*\*\*") as caught:
+                await co.chat_stream(**ASK)
+    assert caught.value.error == "bad key ***"
+    assert caught.value.partial is not None
 
 
 async def test_a_recorded_transcript_has_no_key(tmp_path: Path) -> None:

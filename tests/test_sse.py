@@ -415,6 +415,27 @@ def test_pending_is_zero_between_events_and_grows_within() -> None:
     assert decoder.pending == 0
 
 
+@pytest.mark.parametrize(
+    ("fed", "data"),
+    [
+        (b"", b""),
+        (b"data: a\n\n", b""),
+        (b"data: a\ndata:b\n", b"a\nb"),
+        (b"data: a\ndata: b", b"a\nb"),
+        (b"event: x\ndata:  a", b" a"),
+        (b"data: a\ndata", b"a"),
+        (b": data: a", b""),
+        (b"id: 7", b""),
+    ],
+)
+def test_the_data_of_an_unfinished_event(fed: bytes, data: bytes) -> None:
+    """It is there as far as it came, without names of fields and without comments."""
+    decoder = SSEDecoder()
+    for at in range(len(fed)):
+        decoder.feed(fed[at : at + 1])
+    assert decoder.pending_data == data
+
+
 def test_pending_sees_a_flood_of_empty_data_lines() -> None:
     """Lines without content still count, so a size limit ends them."""
     decoder = SSEDecoder()

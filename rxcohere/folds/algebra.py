@@ -20,7 +20,7 @@ from rxcohere.events import (
 from rxcohere.folds.fold import TextBuffer
 from rxcohere.response import WireModel
 
-_Key: TypeAlias = tuple[str, int, str]
+Key: TypeAlias = tuple[str, int, str]
 """Wire type, index, and the key of the fragment."""
 
 
@@ -29,7 +29,7 @@ def _plain(*objects: WireModel) -> bool:
     return not any(each.__pydantic_extra__ for each in objects)
 
 
-def fragment_of(event: ChatEvent) -> tuple[_Key, str] | None:
+def fragment_of(event: ChatEvent) -> tuple[Key, str] | None:
     """What the event merges with, and its fragment; None for an event that stands alone.
 
     Anything beyond the fragment makes an event stand alone: unknown keys, and log probabilities, of
@@ -58,7 +58,7 @@ def fragment_of(event: ChatEvent) -> tuple[_Key, str] | None:
     return None
 
 
-def _tool_fragment(event: ChatEvent) -> tuple[_Key, str] | None:
+def _tool_fragment(event: ChatEvent) -> tuple[Key, str] | None:
     if type(event) is ToolCallDelta:
         return _arguments_fragment(event)
     if type(event) is ToolPlanDelta:
@@ -66,7 +66,7 @@ def _tool_fragment(event: ChatEvent) -> tuple[_Key, str] | None:
     return None
 
 
-def _arguments_fragment(event: ToolCallDelta) -> tuple[_Key, str] | None:
+def _arguments_fragment(event: ToolCallDelta) -> tuple[Key, str] | None:
     delta = event.delta
     message = None if delta is None else delta.message
     call = None if message is None else message.tool_calls
@@ -80,7 +80,7 @@ def _arguments_fragment(event: ToolCallDelta) -> tuple[_Key, str] | None:
     return (event.type, event.index, "arguments"), function.arguments
 
 
-def _plan_fragment(event: ToolPlanDelta) -> tuple[_Key, str] | None:
+def _plan_fragment(event: ToolPlanDelta) -> tuple[Key, str] | None:
     delta = event.delta
     message = None if delta is None else delta.message
     if delta is None or message is None or message.tool_plan is None:
@@ -90,7 +90,7 @@ def _plan_fragment(event: ToolPlanDelta) -> tuple[_Key, str] | None:
     return (event.type, 0, "tool_plan"), message.tool_plan
 
 
-def _merged(key: _Key, text: str) -> ChatEvent:
+def _merged(key: Key, text: str) -> ChatEvent:
     kind, index, part = key
     message: dict[str, Any]
     match part:
@@ -114,7 +114,7 @@ class Compactor:
 
     def __init__(self, events: Iterable[ChatEvent] = ()) -> None:
         self._events: list[ChatEvent] = []  # all events before the run at the end
-        self._key: _Key | None = None  # what merges into the run
+        self._key: Key | None = None  # what merges into the run
         self._last: ChatEvent | None = None  # the run as one event; None when it has grown since
         self._run = TextBuffer()
         for event in events:
@@ -130,7 +130,10 @@ class Compactor:
         Returns:
             How many characters it brought; None if it is of a kind that stands alone.
         """
-        mergeable = fragment_of(event)
+        return self.add(event, fragment_of(event))
+
+    def add(self, event: ChatEvent, mergeable: tuple[Key, str] | None) -> int | None:
+        """The same, given what `fragment_of` it was: its extra keys may have been changed since."""
         if mergeable is None:
             self._seal()
             self._events.append(event)
@@ -171,7 +174,7 @@ class Compactor:
         events, self._events = self._events, []
         return events
 
-    def _run_event(self, key: _Key) -> ChatEvent:
+    def _run_event(self, key: Key) -> ChatEvent:
         if self._last is None:
             self._last = _merged(key, self._run.read())
         return self._last

@@ -38,7 +38,7 @@ class ToolCallBuilder:
         return self._whole is not None
 
     def end(self) -> None:
-        """Adds nothing any more."""
+        """Makes the call what it is now: `build` gives the same from now on."""
         self._whole = self.build()
 
     def build(self) -> ToolCall:
@@ -84,8 +84,10 @@ class ToolCallFold:
             return (unfinished.build(),) if unfinished else ()
         if type(event) is ToolCallEnd:
             call = self._open.pop(event.index, None)
+            if call is None:
+                return ()
             self._ended.add(event.index)
-            return (call.build(),) if call else ()
+            return (call.build(),)
         if type(event) is MessageEnd:
             reason = event.finish_reason or ""
             if generation_failed(reason) or reason.upper() == "MAX_TOKENS":
@@ -176,25 +178,29 @@ class _GrowingArguments:
 
 
 class ToolCallProgressFold:
-    """The progress of a tool call, after every fragment of its arguments."""
+    """The progress of a tool call, after every fragment of its arguments up to its end."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_ended", "_open")
 
     def __init__(self) -> None:
+        self._ended: set[int] = set()
         self._open: dict[int, tuple[str | None, str, _GrowingArguments]] = {}
 
     def push(self, event: ChatEvent) -> tuple[ToolCallProgress, ...]:
         """The progress that this event makes."""
         if type(event) is ToolCallDelta:
+            if event.index in self._ended:
+                return ()
             if event.index not in self._open:
                 self._open[event.index] = (None, "", _GrowingArguments())
             return self._progress(event.index, event.arguments)
         if type(event) is ToolCallStart:
             head = event.tool_call or ToolCall()
+            self._ended.discard(event.index)
             self._open[event.index] = (head.id, head.name, _GrowingArguments())
             return self._progress(event.index, head.arguments) if head.arguments else ()
-        if type(event) is ToolCallEnd:
-            self._open.pop(event.index, None)
+        if type(event) is ToolCallEnd and self._open.pop(event.index, None) is not None:
+            self._ended.add(event.index)
         return ()
 
     def _progress(self, index: int, delta: str) -> tuple[ToolCallProgress]:

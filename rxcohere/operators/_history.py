@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rxcohere.events import ChatEvent
 from rxcohere.folds import Compactor
-from rxcohere.folds.algebra import fragment_of
+from rxcohere.folds.algebra import Key, fragment_of
 
 _RECENT = 32
-"""How much is put down before it is to be compacted."""
+"""Events that are put down before they are compacted together."""
 
 
 class History:
@@ -18,7 +18,7 @@ class History:
 
     Of a delta that goes on from the one before, only its fragment is put down. An event is a dozen
     objects that the garbage collector counts: were each kept for a while, it would go through all
-    there is again and again, which costs half as much as the rest where events come one by one.
+    there is again and again: half of what an event costs that comes alone, with 100 streams open.
 
     Attributes:
         count: how many events `events` stands for.
@@ -29,21 +29,20 @@ class History:
     def __init__(self) -> None:
         self.count = 0
         self._compactor = Compactor()
-        self._recent: list[ChatEvent | str] = []  # not in the compactor, yet
-        self._key: object = None  # what a delta that goes on has
+        # Not in the compactor, yet. What was found of an event is kept with it: its extra keys may
+        # be changed by whoever hears it.
+        self._recent: list[str | tuple[ChatEvent, tuple[Key, str] | None]] = []
+        self._key: Key | None = None  # what a delta that goes on has
 
     def put_down(self, event: ChatEvent) -> bool:
         """Adds an event; whether it is time to `compact`."""
         found = fragment_of(event)
         recent = self._recent
-        if found is None:
-            self._key = None
-            recent.append(event)
-        elif found[0] == self._key:
+        if found is not None and found[0] == self._key:
             recent.append(found[1])
         else:
-            self._key = found[0]
-            recent.append(event)
+            self._key = None if found is None else found[0]
+            recent.append((event, found))
         return len(recent) >= _RECENT
 
     def compact(self) -> None:
@@ -57,7 +56,7 @@ class History:
             else:
                 self._compactor.lengthen("".join(fragments))
                 fragments = []
-                self._compactor.push(each)
+                self._compactor.add(*each)
         self._compactor.lengthen("".join(fragments))
         self.count += len(recent)
 

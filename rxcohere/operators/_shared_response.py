@@ -2,10 +2,9 @@
 
 The source brings its events on whatever thread it likes, one at a time: an event is put down, then
 handed to all who listen. There is no lock per event, but for those who ``await`` (their own, hardly
-ever contended), and for one event in 32, when the history is compacted. Whoever joins takes the
-lock, says that there is a change, and only then looks at what has come so far. An event that
-arrives at that moment may be both in the history and on its way, so events are counted, and the
-double is dropped.
+ever contended), and now and then, when the history is compacted. Whoever joins takes the lock, says
+that there is a change, and only then looks at what has come so far. An event that arrives at that
+moment may be both in the history and on its way, so events are counted, and the double is dropped.
 
 Whoever leaves asks to be let go, and whoever holds the lock next, or is just about to give it back,
 does it. For the garbage collector, which runs at any moment, may dispose of a subscription while
@@ -17,9 +16,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TypeVar
 
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
@@ -34,6 +35,8 @@ from rxcohere.operators._history import History
 from rxcohere.operators._subscriber import Subscriber
 from rxcohere.pausing import subscribing_through
 from rxcohere.runtime import LoopEnd, running_loop, schedule
+
+T = TypeVar("T")
 
 
 def _do_nothing() -> None:
@@ -106,6 +109,17 @@ def _bring_soon(
         scheduler.schedule(bring)
 
 
+def _interruption_of(subscriber: Subscriber, problem: BaseException) -> BaseException | None:
+    """Ends the subscription of one that raised; an interruption is to pass instead."""
+    if is_interruption(problem):
+        return problem
+    try:
+        subscriber.fail(problem)
+    except BaseException as interruption:  # any other is reported
+        return interruption
+    return None
+
+
 class SharedResponse:
     """One response: its history, its verdict, and its subscribers.
 
@@ -134,8 +148,8 @@ class SharedResponse:
         self._leaving: deque[Subscriber] = deque()
         self._changed = False
         self._listening: list[Subscriber] = []  # the subscribers, as of the last event
-        self._event: ChatEvent  # the last event, and who has not heard it
-        self._still_to_hear: Iterator[Subscriber] | None = None
+        self._speaking = False
+        self._later: deque[Callable[[], BaseException | None]] = deque()  # what comes after that
 
     def subscribe(
         self, observer: abc.ObserverBase[ChatEvent], scheduler: abc.SchedulerBase | None = None
@@ -196,8 +210,31 @@ class SharedResponse:
                 self._set_clock(departure)
 
     def _on_next(self, event: ChatEvent) -> None:
-        # The one before comes first, if a subscriber to it has made the source speak.
-        interruption = None if self._still_to_hear is None else self._bring_event()
+        if self._speaking:  # a subscriber has made the source speak: what it hears comes first
+            self._later.append(partial(self._bring, event))
+        else:
+            self._speak(self._bring, event)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._speaking:
+            self._later.append(partial(self._bring_end, error))
+        else:
+            self._speak(self._bring_end, error)
+
+    def _speak(self, bring: Callable[[T], BaseException | None], what: T) -> None:
+        """Brings it, and then what subscribers to it have made the source say."""
+        self._speaking = True
+        try:
+            interruption = bring(what)
+            while self._later:
+                interruption = self._later.popleft()() or interruption
+        finally:
+            self._speaking = False
+        if interruption is not None:
+            raise interruption  # now that everybody has heard
+
+    def _bring(self, event: ChatEvent) -> BaseException | None:
+        """Brings an event to all who listen; returns what interrupted that."""
         self.count += 1
         if self._history.put_down(event):
             with self._exclusively():
@@ -206,30 +243,16 @@ class SharedResponse:
             with self._exclusively():
                 self._changed = False
                 self._listening = list(self._subscribers)
-        self._event = event
-        self._still_to_hear = iter(self._listening)
-        interruption = self._bring_event() or interruption
-        if interruption is not None:
-            raise interruption
-
-    def _bring_event(self) -> BaseException | None:
-        """Brings the event to those who are still to hear it; returns what interrupted that."""
-        event = self._event
         interruption: BaseException | None = None
-        for subscriber in self._still_to_hear or ():
+        for subscriber in self._listening:
             try:
                 subscriber.on_next(event)
             except BaseException as problem:
-                if is_interruption(problem):
-                    interruption = problem  # passes once everybody has heard
-                else:
-                    subscriber.fail(problem)
-        self._still_to_hear = None
+                interruption = _interruption_of(subscriber, problem) or interruption
         return interruption
 
-    def _end(self, error: Exception | None) -> None:
-        # The last one comes first, if a subscriber to it has brought about the end.
-        interruption = None if self._still_to_hear is None else self._bring_event()
+    def _bring_end(self, error: Exception | None) -> BaseException | None:
+        """Brings the end to all who are still there; returns what interrupted that."""
         with self._exclusively():
             subscribers: Iterable[Subscriber] = ()
             if self._verdict is None:
@@ -239,13 +262,13 @@ class SharedResponse:
                 self._listening = []
             stop_clock, self._stop_clock = self._stop_clock, _do_nothing
         stop_clock()
+        interruption: BaseException | None = None
         for subscriber in subscribers:
             try:
                 subscriber.end(error)
             except BaseException as problem:  # any other is reported
                 interruption = problem
-        if interruption is not None:
-            raise interruption
+        return interruption
 
     def _compact_history(self) -> None:
         if self._verdict is None:  # else what is still on its way came too late

@@ -32,9 +32,9 @@ def accumulate_text() -> Operator[ChatEvent, str]:
         [           accumulate_text()             ]
         ------The-----The pen-----The penguins----|
 
-    Texts that nobody keeps cost only their new part; who keeps the last one, as ``async for`` and
-    ``ops.sample`` do, has each copied. Other events are left out; completion and
-    errors pass.
+    A text that nobody keeps grows in place, as strings do on CPython, and costs only its new part;
+    who keeps the last one, as ``async for`` and ``ops.sample`` do, has each copied. Other events
+    are left out; completion and errors pass.
     """
     return lift(AccumulatedTextFold)
 

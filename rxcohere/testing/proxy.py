@@ -8,10 +8,9 @@ from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from rxcohere.errors import ConfigurationError
-from rxcohere.options import check_whole
 from rxcohere.testing.counters import Traffic
 from rxcohere.testing.link import Link
-from rxcohere.testing.running import Running
+from rxcohere.testing.running import Running, check_port
 from rxcohere.testing.sockets import accept_pending
 from rxcohere.testing.wire import UNHARMED, Wire
 
@@ -66,7 +65,7 @@ class FaultProxy(Traffic, Running):
         super().__init__()
         self._target = _read_target(target)
         self._choose = _chooser(wire)
-        check_whole("port", port, 0)
+        check_port(port)
         self._host = host
         self._own_port = port
         self._listener: asyncio.Server | None = None
@@ -148,8 +147,9 @@ class FaultProxy(Traffic, Running):
     def heal(self) -> None:
         """From now on everything is carried as it is.
 
-        What is stalled goes on, new connections are taken, and wires do nothing any more, on
-        connections that are open either. What was silenced or cut stays so.
+        What is stalled goes on, also by a wire's ``ending="stall"``; new connections are taken, and
+        wires do nothing any more, on connections that are open either. What was silenced stays
+        silent, and what has ended is over.
         """
 
         def heal() -> None:

@@ -9,11 +9,20 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
+from rxcohere.errors import ConfigurationError
+from rxcohere.options import check_whole
 from rxcohere.testing.waiting import Watchable, running_loop
 
 _LOOK = 0.1  # seconds after which to see whether a loop is closed, which tells nobody
+
+
+def check_port(port: object) -> None:
+    """Refuses what is no port to listen on."""
+    check_whole("port", port, 0)
+    if cast("int", port) > 65_535:
+        raise ConfigurationError(f"port should be a whole number up to 65535, not {port!r}")
 
 
 class Running(Watchable):

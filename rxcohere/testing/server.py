@@ -15,7 +15,7 @@ from rxcohere.testing.faults import Fault
 from rxcohere.testing.playbook import Chooser, Playbook
 from rxcohere.testing.reply import Chunking, Framing, Performed, perform
 from rxcohere.testing.requests import read_request
-from rxcohere.testing.running import Running
+from rxcohere.testing.running import Running, check_port
 from rxcohere.testing.sockets import accept_pending
 from rxcohere.testing.transcripts import Playable
 
@@ -79,6 +79,7 @@ class ReplayServer(Counters, Running):
             )
         if not pace >= 0:
             raise ConfigurationError(f"expected pace to be 0 or more seconds, got {pace!r}")
+        check_port(port)
         super().__init__()
         self._playbook = Playbook(transcript, faults, seed)
         self._chunking: Chunking = chunking

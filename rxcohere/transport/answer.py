@@ -62,7 +62,7 @@ async def _api_error(response: aiohttp.ClientResponse, secret: Secret) -> ApiErr
     raw = secret.blot_out(await _beginning(response, _ERROR_BODY_LIMIT))
     body: object
     try:
-        body = json.loads(raw)
+        body = secret.blot_out_json(json.loads(raw))
     except (ValueError, RecursionError):
         body = raw.decode("utf-8", "replace") or None
     headers = {name.lower(): secret.blot_out_str(v) for name, v in response.headers.items()}

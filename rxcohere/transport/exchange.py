@@ -93,8 +93,12 @@ class Exchange(ABC, Generic[T]):
 
     def _own(self, error: StreamError) -> StreamError:
         """The verdict on a broken body: our own, if it was we who broke it."""
+        hidden: StreamError | None = None
         if isinstance(error, EventDecodeError):
             hidden = self._transport.secret.blot_out_event(error)
+        elif isinstance(error, GenerationError):
+            hidden = self._transport.secret.blot_out_failure(error)
+        if hidden is not None:
             hidden.partial = error.partial
             return hidden
         if self._verdict is None or not isinstance(
@@ -140,7 +144,7 @@ class Exchange(ABC, Generic[T]):
         except BaseException as error:
             self._abandon()
             failure = self._own(error) if isinstance(error, StreamError) else error
-            if limit.expired() and not isinstance(error, StreamError):
+            if limit.expired() and type(error) is TimeoutError:  # and no cancellation
                 failure = self._timeout("first_event")
             if isinstance(failure, RxCohereError):
                 # The frames further down hold the key, and what may repeat it.

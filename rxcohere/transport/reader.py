@@ -20,6 +20,10 @@ and it looks at everything there is whenever a few thousand have come to stay; p
 of 500 at once takes four times as long as parsing it in pieces that are let go."""
 
 
+_FRAMING = len(b"data: ")
+"""Bytes by which what a decoder holds of an event may exceed its data."""
+
+
 class EventReader:
     """Reads events until the message has ended or the body has.
 
@@ -127,8 +131,8 @@ class EventReader:
                     del self._frames[number:]
                     self._refuse_large(data)
                     return
-            if decoder.pending > limit:
-                self._refuse_large(chunk)
+            if decoder.pending > limit + _FRAMING and self._end is None:
+                self._refuse_large(decoder.pending_data)
 
     def _refuse_large(self, data: bytes) -> None:
         self._end = EventDecodeError(

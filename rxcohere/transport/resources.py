@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from typing import Protocol
 
 import aiohttp
@@ -29,7 +30,8 @@ class LoopResources:
         )
         self.slots = asyncio.Semaphore(max_connections) if max_connections else None
         self.live: dict[Cancellable, asyncio.Semaphore | None] = {}  # and whose slot each has
-        self._guard = _close_with_loop(None if session else self.session, self.live)
+        self._own = None if session else self.session
+        self._guard = _close_with_loop(self._own, self.live)
 
     async def open(self) -> None:
         """Has the loop know that there is something to close."""
@@ -37,7 +39,10 @@ class LoopResources:
 
     async def close(self) -> None:
         """Ends what is live and closes the connections."""
-        await self._guard.aclose()
+        # The loop may be finishing the guard off meanwhile: whoever is second has nothing to do.
+        await _close(self._own, self.live)
+        with suppress(RuntimeError):  # it is at it
+            await self._guard.aclose()
 
 
 async def _close_with_loop(
@@ -52,7 +57,11 @@ async def _close_with_loop(
     try:
         yield
     finally:
-        for exchange in list(live):
-            exchange.cancel("the event loop was closed under a live stream")
-        if session is not None:
-            await session.close()
+        await _close(session, live)
+
+
+async def _close(session: aiohttp.ClientSession | None, live: Iterable[Cancellable]) -> None:
+    for exchange in list(live):
+        exchange.cancel("the event loop was closed under a live stream")
+    if session is not None:
+        await session.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from rxcohere.errors import ConfigurationError, EventDecodeError
+from rxcohere.errors import ConfigurationError, EventDecodeError, GenerationError
 from rxcohere.options import is_header_text
 
 _UNMISTAKABLE = 8  # characters of a key that is no part of another word by accident
@@ -46,19 +47,39 @@ class Secret:
         if not self._key:
             return text
         word = self._key.encode()
-        if len(word) >= _UNMISTAKABLE:
-            text = text.replace(word, b"***")
-        else:
-            text = re.sub(rb"(?<!\w)%b(?!\w)" % re.escape(word), b"***", text)
+        text = self._without(word, text)
         for length in range(len(word) - 1, _TELLING, -1):
             if text.endswith(word[:length]):
                 return text[:-length] + b"***"
         return text
 
+    def _without(self, word: bytes, text: bytes) -> bytes:
+        if len(word) >= _UNMISTAKABLE:
+            return text.replace(word, b"***")
+        return re.sub(rb"(?<!\w)%b(?!\w)" % re.escape(word), b"***", text)
+
     def blot_out_str(self, text: str) -> str:
         """The same for a string."""
         raw = text.encode("utf-8", "surrogateescape")
         return self.blot_out(raw).decode("utf-8", "surrogateescape")
+
+    def blot_out_json(self, value: Any) -> Any:
+        """What JSON was parsed to, without the key, which may have been escaped in the JSON."""
+        kind = type(value)  # pyright: ignore[reportUnknownVariableType] - of what a parser makes
+        if kind is str and self._key:
+            raw = value.encode("utf-8", "surrogatepass")
+            return self._without(self._key.encode(), raw).decode("utf-8", "surrogatepass")
+        if kind is list:
+            return [self.blot_out_json(each) for each in value]
+        if kind is dict:
+            return {self.blot_out_json(k): self.blot_out_json(v) for k, v in value.items()}
+        return value
+
+    def blot_out_failure(self, error: GenerationError) -> GenerationError:
+        """The error, or one without the key if the server's words for it hold it."""
+        told = (error.finish_reason, error.error, error.error_type)
+        blotted = [self.blot_out_json(each) for each in told]
+        return error if blotted == list(told) else GenerationError(*blotted)
 
     def blot_out_event(self, error: EventDecodeError) -> EventDecodeError:
         """The error, or one without the key if the event that could not be read holds it."""

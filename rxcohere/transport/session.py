@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -262,8 +261,7 @@ class Transport:
                 await asyncio.wait(tasks)
         finally:
             if resources is not None:
-                with suppress(RuntimeError):  # the loop is finishing it off itself
-                    await resources.close()
+                await resources.close()
 
 
 def _check_kind(name: str, value: object, kind: type) -> None:

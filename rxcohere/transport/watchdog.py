@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 from rxcohere.errors import TimeoutPhase
 
+_SECOND_LOOK = 0.001  # seconds, by which a loop has looked at its sockets
+
 
 class Watchdog:
     """Calls back once, when a limit is reached. One timer serves a whole stream.
 
     Only time spent waiting counts as idle: `wait` starts the clock, and `reset` turns it back and
     stops it when events came. The timer is not moved for each event; it looks, when it is due,
-    whether there is time left, and sleeps on if so.
+    whether there is time left, and sleeps on if so. If not, it looks again before it calls: what
+    has kept the loop busy may have kept it from events that have come.
 
     Args:
         idle: seconds of waiting without an event; None for no limit.
@@ -21,7 +24,15 @@ class Watchdog:
         on_expiry: gets the phase that took too long.
     """
 
-    __slots__ = ("_idle", "_loop", "_on_expiry", "_timer", "_total_at", "_waiting_since")
+    __slots__ = (
+        "_idle",
+        "_loop",
+        "_on_expiry",
+        "_suspects",
+        "_timer",
+        "_total_at",
+        "_waiting_since",
+    )
 
     def __init__(
         self,
@@ -34,6 +45,7 @@ class Watchdog:
         self._total_at = total_at
         self._on_expiry = on_expiry
         self._waiting_since: float | None = None
+        self._suspects = False
         self._timer: asyncio.TimerHandle | None = None
         self._sleep(self._loop.time())
 
@@ -68,7 +80,11 @@ class Watchdog:
         now = self._loop.time()
         if self._total_at is not None and now >= self._total_at:
             self._on_expiry("total")
-        elif self._idle is not None and self._elapsed(now) >= self._idle:
+        elif self._idle is None or self._elapsed(now) < self._idle:
+            self._suspects = False
+            self._sleep(now)
+        elif self._suspects:
             self._on_expiry("idle")
         else:
-            self._sleep(now)
+            self._suspects = True
+            self._timer = self._loop.call_at(now + _SECOND_LOOK, self._look)

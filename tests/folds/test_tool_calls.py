@@ -157,6 +157,24 @@ def test_a_delta_after_the_end_of_its_call_does_not_count() -> None:
     assert calls(late) == [("a", "{}")]
 
 
+def test_a_delta_after_the_end_of_its_call_is_no_progress() -> None:
+    """Nor is it one of a call that begins by itself; a new start makes one."""
+    events = [*tool_stream(("a", ["{}"]))[:-1], tool_call_delta("rubbish", 0)]
+    count = len(run(ToolCallProgressFold(), parsed(events[:-1])))
+    assert len(run(ToolCallProgressFold(), parsed(events))) == count
+    again = [tool_call_start(0, "b"), tool_call_delta("{", 0)]
+    assert len(run(ToolCallProgressFold(), parsed([*events, *again]))) == count + 1
+
+
+def test_an_end_before_its_call_ends_nothing() -> None:
+    """What comes then is a call without a name, for the fold and for the response."""
+    events = [message_start(), tool_call_end(0), tool_call_delta("{}", 0), message_end()]
+    assert calls(events) == [("", "{}")]
+    (response,) = run(ResponseFold(), parsed(events))
+    assert [(c.name, c.arguments) for c in response.tool_calls] == [("", "{}")]
+    assert len(run(ToolCallProgressFold(), parsed(events))) == 1
+
+
 def test_a_delta_without_its_start_is_kept() -> None:
     """Arguments whose start never came make a call without a name: nothing is lost."""
     events = [message_start(), tool_call_delta('{"x"', 2), tool_call_delta(":1}", 2), message_end()]

@@ -70,7 +70,7 @@ def judged(body: bytes) -> Verdict:
             delta = json_of(data).get("delta") or {}
             failed = str(delta.get("finish_reason")).upper() in ("ERROR", "TIMEOUT")
             return Verdict(good, GenerationError if failed else None)
-    if reading.held > LIMIT:
+    if reading.held > LIMIT + len(b"data: "):
         unfinished = read(body + b"\n\n").events[len(reading.events) :]
         return Verdict(good, EventDecodeError, b"".join(event.data for event in unfinished))
     return Verdict(good, "silent")

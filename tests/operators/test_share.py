@@ -458,6 +458,69 @@ def test_a_subscriber_makes_the_source_speak(subscriber: Subscribers) -> None:
     assert [seen(each)[0] for each in (before, after, subscriber().to(shared))] == ["abc"] * 3
 
 
+@pytest.mark.parametrize("what", ["goes on", "ends"])
+def test_two_subscribers_make_the_source_speak(subscriber: Subscribers, what: str) -> None:
+    """Everybody has what it said in the order in which it did, who comes later as well."""
+
+    def provoke(event: Any) -> None:
+        if event.text == "a":
+            tap.say("b")
+
+    def provoke_more(event: Any) -> None:
+        if event.text == "a":
+            tap.say("c") if what == "goes on" else tap.complete()
+
+    tap, shared = shared_tap()
+    there = [subscriber(each).to(shared) for each in (provoke, provoke_more, nothing)]
+    tap.say("a")
+    expected = ("abc", None) if what == "goes on" else ("ab", "|")
+    assert [seen(each) for each in (*there, subscriber().to(shared))] == [expected] * 4
+
+
+def test_a_source_that_is_made_to_speak_again_and_again(subscriber: Subscribers) -> None:
+    """It goes on for as long as it likes: one event is not brought inside of another."""
+
+    def provoke(event: Any) -> None:
+        if event.text.isdecimal() and (number := int(event.text)) < 5_000:
+            tap.give(parse_event(text_delta(str(number + 1))))
+
+    tap, shared = shared_tap()
+    other = subscriber().to(shared)
+    shared.subscribe(provoke)
+    tap.say("0")
+    assert [event.text for event in other.values] == [str(n) for n in range(5_001)]
+
+
+def test_an_interruption_where_a_subscriber_hears_of_its_own_error(
+    subscriber: Subscribers,
+) -> None:
+    """It passes once everybody has heard the event, and the end that came meanwhile."""
+
+    def interrupt(_: Exception) -> None:
+        raise KeyboardInterrupt
+
+    tap, shared = shared_tap()
+    shared.subscribe(lambda _: tap.complete())
+    shared.subscribe(boom, interrupt)
+    other = subscriber().to(shared)
+    with pytest.raises(KeyboardInterrupt):
+        tap.say("a")
+    assert seen(other) == seen(subscriber().to(shared)) == ("a", "|")
+
+
+def test_who_writes_into_an_event_harms_nobody(subscriber: Subscribers) -> None:
+    """Its extra keys can be changed; the others, and those who come later, have all of the text."""
+
+    def mark(event: Any) -> None:
+        event.model_extra["seen"] = True
+
+    tap, shared = shared_tap()
+    shared.subscribe(mark)
+    other = subscriber().to(shared)
+    tap.say(LETTERS * 3)
+    assert seen(other) == seen(subscriber().to(shared)) == (LETTERS * 3, None)
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError("stop")], ids=["completed", "error"])
 def test_a_subscriber_ends_the_source(error: Exception | None, subscriber: Subscribers) -> None:
     """Who ends the source out of an on_next ends it after that event, for everybody."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from subscribers import HANG, Boom, boom, in_thread, started
 
+from rxcohere import ConfigurationError
+from rxcohere.testing import FaultProxy, ReplayServer
 from rxcohere.testing.running import Running
 
 
@@ -77,3 +79,12 @@ def test_a_loop_that_is_closed_without_a_word(when: str) -> None:
     asking.result(HANG)
     assert there
     assert there != [threading.get_ident()]
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 1.0, "80", True])
+def test_what_is_no_port_is_refused_at_once(port: Any) -> None:
+    """Before anything listens."""
+    with pytest.raises(ConfigurationError, match="port should be"):
+        ReplayServer(port=port)
+    with pytest.raises(ConfigurationError, match="port should be"):
+        FaultProxy("http://127.0.0.1:80", port=port)

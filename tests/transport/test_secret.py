@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rxcohere import ConfigurationError, EventDecodeError
+from rxcohere import ConfigurationError, EventDecodeError, GenerationError
 from rxcohere.transport import Secret
 
 KEY = "secret-key-1234567"
@@ -66,3 +66,21 @@ def test_an_event_that_repeats_the_key_loses_it() -> None:
     assert KEY.encode() not in error.raw
     other = EventDecodeError("no", b"{")
     assert Secret(KEY).blot_out_event(other) is other
+
+
+def test_a_failure_that_repeats_the_key_loses_it() -> None:
+    """In all that the server says of it; one without the key stays the same object."""
+    hidden = Secret(KEY).blot_out_failure(GenerationError("ERROR", f"bad {KEY}", KEY))
+    assert str(hidden) == "the generation ended with ERROR (***): bad ***"
+    other = GenerationError("ERROR", "no", None)
+    assert Secret(KEY).blot_out_failure(other) is other
+
+
+def test_json_that_repeats_the_key_loses_it() -> None:
+    """In keys and values, however deep; halves of characters stay, and so does all else."""
+    said = {"a": [f"bad {KEY}", 1, None, {KEY: "\ud83d"}], "b": "secret-key"}
+    assert Secret(KEY).blot_out_json(said) == {
+        "a": ["bad ***", 1, None, {"***": "\ud83d"}],
+        "b": "secret-key",
+    }
+    assert Secret("").blot_out_json(said) == said

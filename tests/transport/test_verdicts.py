@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -254,6 +255,27 @@ async def test_no_headers_in_time_is_a_first_event_timeout() -> None:
     assert isinstance(outcome.verdict, StreamTimeoutError)
     assert outcome.verdict.phase == "first_event"
     assert outcome.verdict.partial is None
+
+
+async def test_a_cancellation_at_the_moment_of_a_timeout_is_one() -> None:
+    """The task that was told to end does, and a timeout of its own is its own."""
+    limits = Timeouts(first_event=1)
+    async with (
+        ReplayServer(faults=[DelayHeaders(), DelayHeaders()]) as server,
+        CohereClient("key", base_url=server.url, timeouts=limits, retry=ONCE) as co,
+    ):
+        for own in (None, 1):
+            asking = asyncio.create_task(asyncio.wait_for(co.chat_stream(**ASK).response(), own))
+            await server.until(lambda s: s.open == 1)
+            if own is None:
+                asyncio.get_running_loop().call_later(0.9, asking.cancel)
+            time.sleep(1)  # noqa: ASYNC251 - which keeps the loop busy until both are due
+            await asyncio.wait([asking])
+            await server.until(lambda s: s.open == 0)
+            if own is None:
+                assert asking.cancelled()
+            else:
+                assert type(asking.exception()) is TimeoutError
 
 
 async def test_a_stall_before_the_first_event_is_a_first_event_timeout() -> None:
