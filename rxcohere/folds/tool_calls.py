@@ -79,7 +79,6 @@ class ToolCallFold:
             return ()
         if type(event) is ToolCallStart:
             unfinished = self._open.pop(event.index, None)
-            self._ended.discard(event.index)
             self._open[event.index] = ToolCallBuilder(event.index, event.tool_call)
             return (unfinished.build(),) if unfinished else ()
         if type(event) is ToolCallEnd:

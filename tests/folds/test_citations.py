@@ -246,6 +246,32 @@ def test_a_citation_after_thinking(place: JSON) -> None:
     assert told(cited_text(events)) == [("High", ["High"]), (" tide", [])]
 
 
+STARTED: JSON = {"type": "content-start", "delta": {"message": {"content": {"type": "thinking"}}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "segments"),
+    [
+        ([], [("High tide", [])]),
+        ([thinking_delta("Tides…")], [("High", ["High"]), (" tide", [])]),
+        ([STARTED], [("High", ["High"]), (" tide", [])]),
+        ([content_start(0)], [("High tide", [])]),
+        ([text_delta("So: "), STARTED], [("So: ", ["So: "]), ("High tide", [])]),
+    ],
+    ids=["nothing", "thinking without a start", "a bare start", "text that is empty", "text"],
+)
+def test_what_stands_before_the_block_of_a_citation(
+    before: list[JSON], segments: list[Any]
+) -> None:
+    """A citation that names no block means block 0, unless that is thinking."""
+    cited = citation(0, 4, "High")
+    events = [message_start(), *before, text_delta("High tide", 1), citation_start(cited)]
+    came = told(cited_text(events))
+    if before and before[0] == text_delta("So: "):
+        came = [(text, [text for _ in cites]) for text, cites in came]
+    assert came == segments
+
+
 @pytest.mark.parametrize("kind", ["THINKING_CONTENT", "PLAN"])
 @pytest.mark.parametrize("place", [{}, {"content_index": 0}, {"content_index": 1}])
 def test_citations_of_thinking_and_of_the_plan(kind: str, place: JSON) -> None:

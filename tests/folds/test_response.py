@@ -260,6 +260,53 @@ def test_deltas_without_their_start_are_kept() -> None:
     assert message["tool_calls"] == [{"function": {"arguments": "{}"}}]
 
 
+def test_deltas_without_their_start_find_their_block() -> None:
+    """By index and kind, also when they come by turns."""
+    events = [
+        message_start(),
+        text_delta("a", 1),
+        thinking_delta("b", 1),
+        text_delta("c", 2),
+        text_delta("d", 1),
+        thinking_delta("e", 2),
+        thinking_delta("f", 1),
+    ]
+    assert reply(events)["message"]["content"] == [
+        {"type": "text", "text": "ad"},
+        {"type": "thinking", "thinking": "bf"},
+        {"type": "text", "text": "c"},
+        {"type": "thinking", "thinking": "e"},
+    ]
+
+
+def test_calls_without_their_start_have_their_place() -> None:
+    """They are ordered by index, as those that were started are."""
+    events = [message_start(), tool_call_delta("[]", 1), tool_call_start(0, "a")]
+    assert [(c.name, c.arguments) for c in fold(events).tool_calls] == [("a", ""), ("", "[]")]
+
+
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+def test_a_start_may_leave_its_type_out(kind: str) -> None:
+    """What it has a key of tells; what it says besides, and what it begins with, is kept."""
+    content = {kind: "High", "x_new": {"a": None}}
+    start = {"type": "content-start", "index": 0, "delta": {"message": {"content": content}}}
+    make = text_delta if kind == "text" else thinking_delta
+    (block,) = reply([message_start(), start, make(" tide")])["message"]["content"]
+    assert block == {"type": kind, kind: "High tide", "x_new": {"a": None}}
+
+
+def test_a_message_that_says_little_of_itself() -> None:
+    """What it does not say is absent, and None to read."""
+    bare = {"type": "message-start", "delta": {"message": {}}}
+    response = fold([bare, text_delta("High")])
+    assert response.id is None
+    assert response.message.role is None
+    assert response.model_dump(exclude_unset=True) == {
+        "message": {"content": [{"type": "text", "text": "High"}]}
+    }
+    assert fold([text_delta("High")]) == response
+
+
 def test_blocks_that_stayed_empty_are_left_out() -> None:
     """A block without text, and a plan and citations that never came, are absent."""
     events = [
