@@ -134,8 +134,9 @@ async def test_an_event_that_was_deleted(subscriber: Subscribers, late: bool) ->
             count = int((await client.xrevrange(EVENTS, count=1))[0][0].partition("-")[0])
             if late:
                 await client.xdel(EVENTS, f"{count - 1}-0")
-                reader = Reader(subscriber, journal)
-                await reader.seen.end()
+                async with RedisJournal(server.url) as elsewhere:  # where nobody has had it
+                    reader = Reader(subscriber, elsewhere)
+                    await reader.seen.end()
                 assert isinstance(reader.seen.error, JournalError)
                 assert "lost" in str(reader.seen.error)
                 assert reader.text == ""
