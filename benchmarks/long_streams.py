@@ -252,6 +252,7 @@ def main() -> None:
         parser.error(f"these operators have no case here: {', '.join(forgotten)}")
     if options.events < 1_000:
         parser.error("fewer than 1,000 events tell nothing")
+    print(__doc__)
     started = time.monotonic()
     measure_operators(options.events)
     measure_late_subscribers(options.events)

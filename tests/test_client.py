@@ -782,6 +782,8 @@ async def test_a_path_prefix_is_kept(base: str, path: str) -> None:
     [
         "api.cohere.com",
         "ftp://host",
+        "http://host\n/",
+        "http://ho\r\nst",
         "https://",
         "http://host?x=1",
         "http://host#x",

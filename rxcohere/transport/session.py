@@ -275,6 +275,8 @@ def _endpoint(base_url: str) -> URL:
         url = URL(base_url)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(problem) from error
+    if any(char < " " for char in base_url):  # which the parser drops without a word
+        raise ConfigurationError(problem)
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
         raise ConfigurationError(problem)
     try:

@@ -279,6 +279,18 @@ def test_a_lone_surrogate_is_kept_as_json_loads_keeps_it(text: str) -> None:
         assert parser.value == json.loads(text)
 
 
+CORNERS = ["d7ff", "d800", "dbff", "dc00", "dfff", "e000"]
+
+
+@pytest.mark.parametrize("first", CORNERS)
+@pytest.mark.parametrize("second", CORNERS)
+def test_code_units_at_the_corners(first: str, second: str) -> None:
+    """The first and last halves make pairs, their neighbours do not, however the text is cut."""
+    text = f'"\\u{first}\\u{second}"'
+    for fragments in ([text], text, [text[:7], text[7:]], [text[:9], text[9:]]):
+        assert parsed(fragments).value == json.loads(text)
+
+
 def test_a_high_surrogate_is_withheld_until_its_fate_is_known() -> None:
     """No value shows half of a character that the next fragment completes."""
     parser = PartialJSON()
