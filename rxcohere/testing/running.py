@@ -60,8 +60,6 @@ class Running(Watchable):
         done = Future[None]()
 
         def act() -> None:
-            if not done.set_running_or_notify_cancel():
-                return
             try:
                 action()
             except BaseException as error:
@@ -72,7 +70,7 @@ class Running(Watchable):
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(act)
         while not wait([done], _LOOK).done:
-            if loop.is_closed() and done.cancel():  # before it got to it
+            if loop.is_closed() and not done.done():  # it did not get to it
                 action()
                 return
         done.result()

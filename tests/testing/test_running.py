@@ -32,11 +32,17 @@ class Idle(Running):
 
 
 class Announcing(asyncio.SelectorEventLoop):
-    """A loop that says when it was asked for something from another thread."""
+    """A loop that says when it was asked for something, or looked after, from another thread."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked = threading.Event()
+        self.looked_after = threading.Event()
+
+    def is_closed(self) -> bool:
+        """Says that somebody has looked."""
+        self.looked_after.set()
+        return super().is_closed()
 
     def call_soon_threadsafe(self, *arguments: Any, **options: Any) -> asyncio.Handle:
         """Asks."""
@@ -58,6 +64,22 @@ async def test_what_an_action_raises_is_the_callers() -> None:
     async with asyncio.timeout(HANG), Idle() as idle:
         with pytest.raises(Boom):
             await in_thread(lambda: idle.act(boom))
+
+
+def test_an_action_may_take_its_time() -> None:
+    """Whoever asked for it waits, though he looks now and then whether the loop is still there."""
+    loop = Announcing()
+    seen: list[bool] = []
+
+    async def work() -> None:
+        async with Idle() as idle:
+            loop.looked_after.clear()
+            await in_thread(lambda: idle.act(lambda: seen.append(loop.looked_after.wait(HANG))))
+            seen.append(False)
+
+    loop.run_until_complete(work())
+    loop.close()
+    assert seen == [True, False]
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
