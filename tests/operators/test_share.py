@@ -1172,6 +1172,26 @@ def test_an_interruption_of_a_terminal_callback_passes_once_everybody_has_heard(
     assert [seen(each) for each in (before, after, late)] == [("ab", error or "|")] * 3
 
 
+def test_who_is_interrupted_at_an_event_goes_on_listening(subscriber: Subscribers) -> None:
+    """It has not failed: it hears all that comes, unless it leaves, and so does everybody else."""
+    heard: list[str] = []
+
+    def interrupt(event: Any) -> None:
+        heard.append(event.text)
+        if event.text == "a":
+            raise KeyboardInterrupt
+
+    tap, shared = shared_tap()
+    shared.subscribe(interrupt, boom, lambda: heard.append("|"))
+    other = subscriber().to(shared)
+    with pytest.raises(KeyboardInterrupt):
+        tap.say("a")
+    tap.say("b")
+    tap.complete()
+    assert heard == ["a", "b", "|"]
+    assert seen(other) == ("ab", "|")
+
+
 def test_an_interruption_of_the_history_is_the_leave_of_who_hears_it(
     subscriber: Subscribers,
 ) -> None:
