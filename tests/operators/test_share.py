@@ -1150,6 +1150,7 @@ def test_an_interruption_of_the_first_subscription_is_its_end(subscriber: Subscr
         shared.subscribe(nothing, nothing)
     late = subscriber().to(shared)
     assert type(late.error) is StreamCancelledError
+    assert str(late.error) == "the request was interrupted before it was sent"
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("stop")], ids=["completed", "error"])
@@ -1170,6 +1171,21 @@ def test_an_interruption_of_a_terminal_callback_passes_once_everybody_has_heard(
         tap.complete() if error is None else tap.fail(error)
     late = subscriber().to(shared)
     assert [seen(each) for each in (before, after, late)] == [("ab", error or "|")] * 3
+
+
+async def test_the_first_subscribers_scheduler_is_the_sources() -> None:
+    """As with stock operators; but a loop that one of them wants to hear on is not the source's."""
+    passed: list[abc.SchedulerBase | None] = []
+
+    def note(_: object, scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        passed.append(scheduler)
+        return Disposable()
+
+    own, home = TestScheduler(), AsyncIOScheduler(asyncio.get_running_loop())
+    for scheduler in (own, home, None):
+        shared = Observable[ChatEvent](note).pipe(rxc.share_response())
+        shared.subscribe(nothing, scheduler=scheduler).dispose()
+    assert passed == [own, None, None]
 
 
 def test_who_is_interrupted_at_an_event_goes_on_listening(subscriber: Subscribers) -> None:
